@@ -60,10 +60,10 @@ class Bandwidth:
             await asyncio.sleep(LOOK_S)
             self._apply()
 
-    async def change(self, ask: control.Limit) -> control.LimitsRow:
-        """Change what ``ask`` names, for this run and the next ones. Raises `MiniTorrentError`."""
+    async def change(self, command: control.Limit) -> control.LimitsRow:
+        """Change the limits for this run and the next ones. Raises `MiniTorrentError`."""
         async with self._changing:
-            if changes := self._changes(ask):
+            if changes := self._changes(command):
                 await asyncio.to_thread(_store, self._home, changes)
                 self._settings = replace(self._settings, **changes)
                 self._slots = self._settings.slots()
@@ -71,24 +71,26 @@ class Bandwidth:
                 log.info("limits changed: %s", ", ".join(sorted(changes)))
         return self.row()
 
-    def _changes(self, ask: control.Limit) -> dict[str, Any]:
+    def _changes(self, command: control.Limit) -> dict[str, Any]:
         changes: dict[str, Any] = {}
         for name, rate in (
-            ("upload_limit_per_user", ask.up_per_user),
-            ("download_limit_per_user", ask.down_per_user),
+            ("upload_limit_per_user", command.up_per_user),
+            ("download_limit_per_user", command.down_per_user),
         ):
             if rate is not None:
                 changes[name] = _checked(rate)
         slots = self._slots
-        if ask.schedule is not None:
-            slots = _slots(ask.schedule)
-            changes |= {"schedule": " ".join(ask.schedule.split()), "by_hand_until": None}
-        if ask.up is not None or ask.down is not None:
+        if command.schedule is not None:
+            slots = _slots(command.schedule)
+            changes |= {"schedule": " ".join(command.schedule.split()), "by_hand_until": None}
+        if command.up is not None or command.down is not None:
             # What is not set by hand stays as it is now, also if the timetable says so.
             now = self._now()
             present = in_force(slots, now, self._zone()).speeds if slots else self._speeds()
-            changes["upload_limit"] = present.up if ask.up is None else _checked(ask.up)
-            changes["download_limit"] = present.down if ask.down is None else _checked(ask.down)
+            changes["upload_limit"] = present.up if command.up is None else _checked(command.up)
+            changes["download_limit"] = (
+                present.down if command.down is None else _checked(command.down)
+            )
             changes["by_hand_until"] = in_force(slots, now, self._zone()).until if slots else None
         return changes
 

@@ -21,7 +21,7 @@ from common.host.clock import monotonic
 from common.host.home import lock_holder, open_home
 from common.messages import operator as messages
 from common.messages.refusals import Code
-from tracker.operator_client import NoTrackerRunning, ask, holder_of
+from tracker.operator_client import NoTrackerRunning, holder_of, request
 
 LOG = "tracker.log"
 START_S = 60.0  # a large database is checked and loaded first
@@ -43,7 +43,7 @@ class StartFailed(Refused):
 def running(home: Path) -> messages.StatusIs | None:
     """Return the status of the tracker of ``home``, once it is ready; None if none runs."""
     try:
-        return ask(home, messages.Status(messages.FORM), messages.StatusIs, START_S)
+        return request(home, messages.Status(messages.FORM), messages.StatusIs, START_S)
     except NoTrackerRunning:
         return None
 
@@ -92,7 +92,7 @@ def _ready(home: Path, process: subprocess.Popen[bytes], began: int) -> messages
 
 def _answer(home: Path) -> messages.StatusIs | None:
     try:
-        return ask(home, messages.Status(messages.FORM), messages.StatusIs, TURN_S)
+        return request(home, messages.Status(messages.FORM), messages.StatusIs, TURN_S)
     except (NoTrackerRunning, Refused) as error:
         if isinstance(error, Refused) and error.code is not Code.BUSY:
             raise
@@ -106,7 +106,7 @@ def stop(home: Path) -> int:
     """
     pid = holder_of(home)
     try:
-        ask(home, messages.Stop(), messages.Changed, detached.END_S / 3)
+        request(home, messages.Stop(), messages.Changed, detached.END_S / 3)
     except (NoTrackerRunning, Refused):
         # Its answer may be lost with its socket; a frozen one, or one of another release, gets a
         # signal. 0 (not known yet) would mean our whole group.

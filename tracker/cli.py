@@ -141,12 +141,12 @@ def run(home: Path, given: Serving) -> None:
     try:
         events = as_endpoint(given.events) if given.events else ""
         addresses = Addresses(endpoint, events, given.advertise)
-        asyncio.run(serve(opened, addresses, web, _say_ready, given.info, entry, given.database))
+        asyncio.run(serve(opened, addresses, web, _print_ready, given.info, entry, given.database))
     finally:
         opened.release()
 
 
-def _say_ready(link: str) -> None:
+def _print_ready(link: str) -> None:
     show({"link": link}, f"tracker ready: {link}")
 
 

@@ -69,7 +69,7 @@ def database_option(command: Command) -> Command:
     )(command)
 
 
-def _ask_for_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _set_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.find_root().meta[_JSON] = True
 
@@ -81,7 +81,7 @@ def json_option(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         is_eager=True,
-        callback=_ask_for_json,
+        callback=_set_json,
         help="Print JSON for programs.",
     )(command)
 

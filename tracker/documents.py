@@ -10,11 +10,11 @@ from typing import Any
 from common.messages import operator as messages
 
 
-def document_of(ask: messages.Ask, changed: messages.Changed) -> dict[str, Any]:
-    """Return the document of a change. ``ask``: the command that made it."""
-    match ask:
+def document_of(command: messages.Command, changed: messages.Changed) -> dict[str, Any]:
+    """Return the document of a change. ``command``: the command that made it."""
+    match command:
         case messages.SetDisabled():
-            return {"user": changed.name, "disabled": ask.disabled, "devices": changed.devices}
+            return {"user": changed.name, "disabled": command.disabled, "devices": changed.devices}
         case messages.DeleteUser():
             counts = {"devices": changed.devices, "groups": changed.groups}
             return {"user": changed.name, "deleted": True, **counts}

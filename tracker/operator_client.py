@@ -45,7 +45,9 @@ def holder_of(home: Path) -> int:
     return pid
 
 
-def ask(home: Path, question: messages.Ask, answer: type[A], silence_s: float = SILENCE_S) -> A:
+def request(
+    home: Path, question: messages.Command, answer: type[A], silence_s: float = SILENCE_S
+) -> A:
     """Return the answer of the tracker of ``home``. Raise `Refused`, `NoTrackerRunning`."""
     pid = holder_of(home)
     context: zmq.Context[Any] = zmq.Context(io_threads=1)

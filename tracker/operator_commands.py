@@ -116,9 +116,9 @@ def status(home: Path) -> None:
     Exits with 3 if none runs. Example: mini-torrent-tracker status
     """
     from common.messages import operator as messages
-    from tracker.operator_client import ask
+    from tracker.operator_client import request
 
-    found = ask(_absolute(home), messages.Status(messages.FORM), messages.StatusIs)
+    found = request(_absolute(home), messages.Status(messages.FORM), messages.StatusIs)
     lines = (
         f"running: PID {found.pid}, version {found.version}, for {time_text(found.uptime_s)}",
         f"link: {found.link}",
@@ -143,9 +143,9 @@ def metrics(home: Path) -> None:
     Example: mini-torrent-tracker metrics
     """
     from common.messages import operator as messages
-    from tracker.operator_client import ask
+    from tracker.operator_client import request
 
-    found = ask(_absolute(home), messages.Metrics(), messages.MetricsAre)
+    found = request(_absolute(home), messages.Metrics(), messages.MetricsAre)
     show({"text": found.text}, found.text.rstrip("\n"))
 
 
@@ -164,13 +164,13 @@ def list_users(home: Path) -> None:
     Example: mini-torrent-tracker list-users --json
     """
     from common.messages import operator as messages
-    from tracker.operator_client import ask
+    from tracker.operator_client import request
 
     rows: list[messages.UserRow] = []
     page = messages.Users([], True)
     while page.more:
         after = rows[-1].user if rows else ""
-        page = ask(_absolute(home), messages.ListUsers(after), messages.Users)
+        page = request(_absolute(home), messages.ListUsers(after), messages.Users)
         rows += page.rows
     titles = (
         "USER",
@@ -202,9 +202,9 @@ def list_users(home: Path) -> None:
 def _change(home: Path, question: Any) -> tuple[dict[str, Any], str]:
     from common.messages import operator as messages
     from tracker.documents import document_of
-    from tracker.operator_client import ask
+    from tracker.operator_client import request
 
-    changed = ask(_absolute(home), question, messages.Changed)
+    changed = request(_absolute(home), question, messages.Changed)
     return document_of(question, changed), changed.text
 
 
@@ -276,7 +276,7 @@ def reset_password(user: str, asks: bool, home: Path) -> None:
     from tracker.random_password import random_password
 
     holder_of(_absolute(home))  # before a password is asked for
-    password = _asked_password() if asks else random_password()
+    password = _prompted_password() if asks else random_password()
     document, text = _change(home, ResetPassword(user, password))
     if asks:
         show(document, text)
@@ -284,7 +284,7 @@ def reset_password(user: str, asks: bool, home: Path) -> None:
         show({**document, "password": password}, f"{text}\nnew password: {password}")
 
 
-def _asked_password() -> str:
+def _prompted_password() -> str:
     if not sys.stdin.isatty():
         typed = sys.stdin.readline()
         if not typed.strip("\r\n"):
@@ -310,13 +310,13 @@ def list_groups(home: Path) -> None:
     Example: mini-torrent-tracker list-groups --json
     """
     from common.messages import operator as messages
-    from tracker.operator_client import ask
+    from tracker.operator_client import request
 
     rows: list[messages.GroupRow] = []
     page = messages.Groups([], True)
     while page.more:
         after = rows[-1].group if rows else ""
-        page = ask(_absolute(home), messages.ListGroups(after), messages.Groups)
+        page = request(_absolute(home), messages.ListGroups(after), messages.Groups)
         rows += page.rows
     titles = ("GROUP", "OWNER", "CREATED", "MEMBERS", "REQUESTS", "INVITES", "SHARES", "SIZE")
     show_rows(
@@ -364,10 +364,10 @@ def registration(mode: str | None, home: Path) -> None:
     Example: mini-torrent-tracker registration invite
     """
     from common.messages import operator as messages
-    from tracker.operator_client import ask
+    from tracker.operator_client import request
 
     wanted = None if mode is None else messages.Registration(mode)
-    found = ask(_absolute(home), messages.SetRegistration(wanted), messages.RegistrationIs)
+    found = request(_absolute(home), messages.SetRegistration(wanted), messages.RegistrationIs)
     show(plain(found), f"registration is {found.registration.value}")
 
 

@@ -26,10 +26,10 @@ def web(no_browser: bool, home: Path) -> None:
     """
     from common.cli.browser import open_page
     from common.messages import operator as messages
-    from tracker.operator_client import ask
+    from tracker.operator_client import request
 
     home = Path(os.path.abspath(home.expanduser()))
-    found = ask(home, messages.OpenPage(), messages.PageOpened)
+    found = request(home, messages.OpenPage(), messages.PageOpened)
     address = f"{found.url}#s={found.secret}"
     if no_browser:
         show({"url": found.url, "address": address}, address)

@@ -37,7 +37,7 @@ def questions(folder: Path) -> Iterator[Row]:
     process, context = TrackerProcess(home, tcp=True), zmq.Context()
     asker = Asker(context, process, pair)
     try:
-        asker.ask(tracker.Announce("tcp://127.0.0.1:9", []))
+        asker.request(tracker.Announce("tcp://127.0.0.1:9", []))
         for name, command in COMMANDS.items():
             rate, loop_us, cpu_us = asker.cost(command, 1_500)
             yield name, f"{loop_us:.0f} µs of the loop, {cpu_us:.0f} of all threads, {rate:,.0f}/s"

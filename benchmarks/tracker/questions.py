@@ -41,7 +41,7 @@ class Asker:
     def close(self) -> None:
         self._socket.close(linger=0)
 
-    def ask(self, command: Any) -> Any:
+    def request(self, command: Any) -> Any:
         """Ask once, and return the reply."""
         self._send(command)
         reply = self._decoder.unpack(self._receive()).body
@@ -54,7 +54,7 @@ class Asker:
 
         The latter is that of the event loop, and that of all threads.
         """
-        self.ask(command)
+        self.request(command)
         loop_s, cpu_s, began = self._process.loop_s, self._process.cpu_s, perf_counter()
         for _ in range(min(OPEN, count)):
             self._send(command)

@@ -24,7 +24,7 @@ class Route:
 
     method: str
     path: str
-    ask: type[msgspec.Struct]
+    command: type[msgspec.Struct]
     answer: type[msgspec.Struct]
     summary: str
     rows: type[msgspec.Struct] | None = None
@@ -39,7 +39,7 @@ class Route:
 
     @property
     def name(self) -> str:
-        return self.ask.__name__
+        return self.command.__name__
 
 
 @cache
@@ -49,7 +49,7 @@ def body_type(route: Route) -> type[msgspec.Struct]:
     Unknown fields are refused. Why: a mistyped option must not be passed over.
     """
     fields: list[Any] = []
-    for field in msgspec.structs.fields(route.ask):
+    for field in msgspec.structs.fields(route.command):
         if field.name in route.path_fields:
             continue
         if field.default is not msgspec.NODEFAULT:
@@ -69,4 +69,4 @@ def struct_of(route: Route, path: dict[str, Any], body: Any) -> msgspec.Struct:
     """
     rest = msgspec.convert(body, body_type(route), strict=route.has_body)
     fields = {field: getattr(rest, field) for field in rest.__struct_fields__}
-    return msgspec.convert({"type": route.name, **fields, **path}, route.ask)
+    return msgspec.convert({"type": route.name, **fields, **path}, route.command)

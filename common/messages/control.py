@@ -24,7 +24,7 @@ HOOK_WORDS_MAX = 256  # of the command of a hook
 EXCLUDED_MAX = 1_000  # patterns in one command; each entry is compared with all
 
 
-class _Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class _Command(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Base of the commands."""
 
 
@@ -39,24 +39,24 @@ class _Result(msgspec.Struct, frozen=True, tag=True):
 # -- what is asked ------------------------------------------------------------------------------
 
 
-class Hello(_Ask, frozen=True):
+class Hello(_Command, frozen=True):
     """Ask for the release of the peer; every release from 0.1.1 on answers it."""
 
 
-class Status(_Ask, frozen=True):
+class Status(_Command, frozen=True):
     pass
 
 
-class Down(_Ask, frozen=True):
+class Down(_Command, frozen=True):
     """Stop this peer in order."""
 
 
-class CreateUser(_Ask, frozen=True):
+class CreateUser(_Command, frozen=True):
     user: Text
     password: Text
 
 
-class Login(_Ask, frozen=True):
+class Login(_Command, frozen=True):
     """``yes``: also if this logs out another user whose shares run."""
 
     user: Text
@@ -64,69 +64,69 @@ class Login(_Ask, frozen=True):
     yes: bool = False
 
 
-class Logout(_Ask, frozen=True):
+class Logout(_Command, frozen=True):
     pass
 
 
-class ChangePassword(_Ask, frozen=True):
+class ChangePassword(_Command, frozen=True):
     old: Text
     new: Text
     keep_devices: bool = False
 
 
-class ListDevices(_Ask, frozen=True):
+class ListDevices(_Command, frozen=True):
     pass
 
 
-class ForgetDevice(_Ask, frozen=True):
+class ForgetDevice(_Command, frozen=True):
     """``device``: the beginning of its id, or its whole key as ``--json`` shows it."""
 
     device: Text
 
 
-class CreateGroup(_Ask, frozen=True):
+class CreateGroup(_Command, frozen=True):
     group: Text
 
 
-class JoinGroup(_Ask, frozen=True):
+class JoinGroup(_Command, frozen=True):
     group: Text
 
 
-class LeaveGroup(_Ask, frozen=True):
+class LeaveGroup(_Command, frozen=True):
     """``yes``: also as its owner."""
 
     group: Text
     yes: bool = False
 
 
-class ListGroups(_Ask, frozen=True):
+class ListGroups(_Command, frozen=True):
     pass
 
 
-class ListRequests(_Ask, frozen=True):
+class ListRequests(_Command, frozen=True):
     group: Text
 
 
-class ListMembers(_Ask, frozen=True):
+class ListMembers(_Command, frozen=True):
     group: Text
 
 
-class AcceptRequest(_Ask, frozen=True):
-    group: Text
-    user: Text
-
-
-class RejectRequest(_Ask, frozen=True):
+class AcceptRequest(_Command, frozen=True):
     group: Text
     user: Text
 
 
-class RemoveMember(_Ask, frozen=True):
+class RejectRequest(_Command, frozen=True):
     group: Text
     user: Text
 
 
-class UploadFile(_Ask, frozen=True):
+class RemoveMember(_Command, frozen=True):
+    group: Text
+    user: Text
+
+
+class UploadFile(_Command, frozen=True):
     """``path`` is absolute. ``name`` defaults to the last part of the path. ``yes``: hidden and
     private files may be shared; ``times``: the times of modification are.
 
@@ -152,14 +152,14 @@ class UploadFile(_Ask, frozen=True):
     """Seconds until the share ends by itself; None if it does not."""
 
 
-class ListFiles(_Ask, frozen=True):
+class ListFiles(_Command, frozen=True):
     """``versions``: earlier versions too."""
 
     group: Text
     versions: bool = False
 
 
-class DownloadFile(_Ask, frozen=True):
+class DownloadFile(_Command, frozen=True):
     """``dest`` is absolute: a folder to put the share into, or a new path; with ``/`` at its end a
     folder, which is made if it is missing.
 
@@ -185,7 +185,7 @@ class DownloadFile(_Ask, frozen=True):
     """Words of a command that runs when it is complete; the first one is an absolute path."""
 
 
-class AwaitDownload(_Ask, frozen=True):
+class AwaitDownload(_Command, frozen=True):
     """Wait for the end of a download that was started before; ``path`` as in `Begun`."""
 
     group: Text
@@ -193,27 +193,27 @@ class AwaitDownload(_Ask, frozen=True):
     timeout_s: Seconds | None = None
 
 
-class ListShares(_Ask, frozen=True):
+class ListShares(_Command, frozen=True):
     pass
 
 
-class ShowDownloads(_Ask, frozen=True):
+class ShowDownloads(_Command, frozen=True):
     pass
 
 
-class StopShare(_Ask, frozen=True):
+class StopShare(_Command, frozen=True):
     group: Text
     name: Text
 
 
-class Withdraw(_Ask, frozen=True):
+class Withdraw(_Command, frozen=True):
     """``name``: NAME for all versions, or NAME@K."""
 
     group: Text
     name: Text
 
 
-class Info(_Ask, frozen=True):
+class Info(_Command, frozen=True):
     """``name`` as in `Withdraw`; NAME is its current version. ``first``: the number of entries that
     an earlier answer brought; ``entries``: how many this one may bring."""
 
@@ -223,35 +223,35 @@ class Info(_Ask, frozen=True):
     entries: Annotated[int, Meta(ge=0)] = 20
 
 
-class Pause(_Ask, frozen=True):
+class Pause(_Command, frozen=True):
     group: Text
     name: Text
 
 
-class Resume(_Ask, frozen=True):
+class Resume(_Command, frozen=True):
     group: Text
     name: Text
 
 
-class Cancel(_Ask, frozen=True):
+class Cancel(_Command, frozen=True):
     """Cancel a download and delete its partial data."""
 
     group: Text
     name: Text
 
 
-class Clear(_Ask, frozen=True):
+class Clear(_Command, frozen=True):
     """Take all complete downloads off the list; their files stay."""
 
 
-class Verify(_Ask, frozen=True):
+class Verify(_Command, frozen=True):
     """Read a copy on this device again, and compare each piece with its digest."""
 
     group: Text
     name: Text
 
 
-class Move(_Ask, frozen=True):
+class Move(_Command, frozen=True):
     """Move a copy on this device to ``path``, which is absolute: a folder to put it into, or a new
     path; with ``/`` at its end a folder, which is made if it is missing."""
 
@@ -260,37 +260,37 @@ class Move(_Ask, frozen=True):
     path: Text
 
 
-class WhySlow(_Ask, frozen=True):
+class WhySlow(_Command, frozen=True):
     """The state of each source of a running download."""
 
     group: Text
     name: Text
 
 
-class PieceMap(_Ask, frozen=True):
+class PieceMap(_Command, frozen=True):
     """The pieces of a running download, for display."""
 
     group: Text
     name: Text
 
 
-class Metrics(_Ask, frozen=True):
+class Metrics(_Command, frozen=True):
     """Return the metrics as Prometheus reads them."""
 
 
-class QrCode(_Ask, frozen=True):
+class QrCode(_Command, frozen=True):
     """``text`` as a QR code."""
 
     text: Annotated[str, Meta(max_length=1024)]
 
 
-class FreeSpace(_Ask, frozen=True):
+class FreeSpace(_Command, frozen=True):
     """The space that is free at ``path``, which is absolute and need not exist."""
 
     path: Text
 
 
-class ReadFile(_Ask, frozen=True):
+class ReadFile(_Command, frozen=True):
     """Bytes of a share, or of the file ``entry`` of one, which is fetched as far as it is missing.
 
     ``reader``: a random name of the command line; its pieces are fetched first until it ends, which
@@ -306,13 +306,13 @@ class ReadFile(_Ask, frozen=True):
     tag: Annotated[str, Meta(max_length=64)] = ""
 
 
-class Watch(_Ask, frozen=True):
+class Watch(_Command, frozen=True):
     """Events of one group, or of all, until the command line hangs up."""
 
     group: Text | None = None
 
 
-class Limit(_Ask, frozen=True):
+class Limit(_Command, frozen=True):
     """Change limits of this peer, and return them. Rates in bytes a second, 0 for no limit;
     None leaves one as it is. ``schedule``: a timetable; empty for none."""
 
@@ -323,14 +323,14 @@ class Limit(_Ask, frozen=True):
     schedule: Text | None = None
 
 
-class WhoHas(_Ask, frozen=True):
+class WhoHas(_Command, frozen=True):
     """``name`` may be ``NAME@K``, as in `AwaitCopies`."""
 
     group: Text
     name: Text
 
 
-class AwaitCopies(_Ask, frozen=True):
+class AwaitCopies(_Command, frozen=True):
     """Wait until ``copies`` other devices hold a verified copy; 0: all that follow the group.
 
     Each device is reported by a `Happened`. At ``timeout_s`` the answer tells which are missing.
@@ -342,7 +342,7 @@ class AwaitCopies(_Ask, frozen=True):
     timeout_s: Seconds | None = None
 
 
-class Follow(_Ask, frozen=True):
+class Follow(_Command, frozen=True):
     """``path`` is absolute: the folder that gets every share of ``group`` that matches."""
 
     group: Text
@@ -351,22 +351,22 @@ class Follow(_Ask, frozen=True):
     keep_versions: int = 0
 
 
-class Unfollow(_Ask, frozen=True):
+class Unfollow(_Command, frozen=True):
     """End the follow of ``group`` into ``path``, or all of them."""
 
     group: Text
     path: Text | None = None
 
 
-class ListFollows(_Ask, frozen=True):
+class ListFollows(_Command, frozen=True):
     pass
 
 
-class Doctor(_Ask, frozen=True):
+class Doctor(_Command, frozen=True):
     """The checks inside the running peer."""
 
 
-class Invite(_Ask, frozen=True):
+class Invite(_Command, frozen=True):
     """Make an invitation to ``group``, for ``uses`` users and ``life_s`` seconds."""
 
     group: Text
@@ -374,16 +374,16 @@ class Invite(_Ask, frozen=True):
     life_s: int = INVITATION_S
 
 
-class ListInvites(_Ask, frozen=True):
+class ListInvites(_Command, frozen=True):
     group: Text
 
 
-class RevokeInvite(_Ask, frozen=True):
+class RevokeInvite(_Command, frozen=True):
     group: Text
     id: Text
 
 
-class Redeem(_Ask, frozen=True):
+class Redeem(_Command, frozen=True):
     """Join a group by the link of an invitation.
 
     ``user`` and ``password``: None on a device that is logged in. ``create``: make the account if
@@ -396,17 +396,17 @@ class Redeem(_Ask, frozen=True):
     create: bool = True
 
 
-class OpenPage(_Ask, frozen=True):
+class OpenPage(_Command, frozen=True):
     """Serve the page of this peer on a loopback port."""
 
 
-class HangUp(_Ask, frozen=True):
+class HangUp(_Command, frozen=True):
     """The command line no longer waits for the command with this request id."""
 
     stop_work: bool = False
 
 
-Ask: TypeAlias = (
+Command: TypeAlias = (
     Hello
     | Status
     | Down
@@ -1094,7 +1094,7 @@ Answer: TypeAlias = (
 
 
 def _form() -> str:
-    return form_of((*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()))
+    return form_of((*get_args(Command), *get_args(Answer), *_Row.__subclasses__()))
 
 
 FORM = _form()

@@ -28,7 +28,7 @@ class Registration(StrEnum):
     CLOSED = "closed"
 
 
-class _Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class _Command(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Base of the commands."""
 
 
@@ -43,73 +43,73 @@ class _Result(msgspec.Struct, frozen=True, tag=True):
 # -- commands -----------------------------------------------------------------------------------
 
 
-class Status(_Ask, frozen=True):
+class Status(_Command, frozen=True):
     """``form``: `FORM` of the command line; another one is refused."""
 
     form: Text = ""
 
 
-class Stop(_Ask, frozen=True):
+class Stop(_Command, frozen=True):
     """End the tracker in order."""
 
 
-class ListUsers(_Ask, frozen=True):
+class ListUsers(_Command, frozen=True):
     """``after``: the last user of the page before."""
 
     after: Key = ""
 
 
-class SetDisabled(_Ask, frozen=True):
+class SetDisabled(_Command, frozen=True):
     user: Text
     disabled: bool
 
 
-class DeleteUser(_Ask, frozen=True):
+class DeleteUser(_Command, frozen=True):
     user: Text
 
 
-class ResetPassword(_Ask, frozen=True):
+class ResetPassword(_Command, frozen=True):
     """Give ``user`` the password and log out all devices."""
 
     user: Text
     password: Text
 
 
-class ListGroups(_Ask, frozen=True):
+class ListGroups(_Command, frozen=True):
     after: Key = ""
 
 
-class DeleteGroup(_Ask, frozen=True):
+class DeleteGroup(_Command, frozen=True):
     group: Text
 
 
-class SetRegistration(_Ask, frozen=True):
+class SetRegistration(_Command, frozen=True):
     """``mode``: None only asks which one it is."""
 
     mode: Registration | None = None
 
 
-class Metrics(_Ask, frozen=True):
+class Metrics(_Command, frozen=True):
     """Return the metrics as Prometheus reads them."""
 
 
-class OpenPage(_Ask, frozen=True):
+class OpenPage(_Command, frozen=True):
     """Open the tracker's page for one browser tab."""
 
 
-class ListDevices(_Ask, frozen=True):
+class ListDevices(_Command, frozen=True):
     """``after``: key of the last device of the page before, in hexadecimal."""
 
     after: Annotated[str, Meta(max_length=64, pattern="^([0-9a-f]{64})?$")] = ""
 
 
-class ListMembers(_Ask, frozen=True):
+class ListMembers(_Command, frozen=True):
     """List the members of ``group``, and the users who ask to join it."""
 
     group: Text
 
 
-class ListSwarms(_Ask, frozen=True):
+class ListSwarms(_Command, frozen=True):
     """List the shares of all groups; the rest as in `SwarmCursor`, the last one looked at."""
 
     group: Text = ""
@@ -117,17 +117,17 @@ class ListSwarms(_Ask, frozen=True):
     version: Annotated[int, Meta(ge=0, le=limits.COUNT_MAX)] = 0
 
 
-class GetLoad(_Ask, frozen=True):
+class GetLoad(_Command, frozen=True):
     """Return the counts of the tracker's work since it started."""
 
 
-class ListLog(_Ask, frozen=True):
+class ListLog(_Command, frozen=True):
     """List the latest lines of the log; ``after``: number of the last one that is known."""
 
     after: Annotated[int, Meta(ge=0, le=limits.COUNT_MAX)] = 0
 
 
-Ask: TypeAlias = (
+Command: TypeAlias = (
     Status
     | Stop
     | ListUsers
@@ -383,5 +383,5 @@ Answer: TypeAlias = (
 )
 
 
-FORM = form_of((*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()))
+FORM = form_of((*get_args(Command), *get_args(Answer), *_Row.__subclasses__()))
 """The version of these messages: it changes with every change of a message or row."""

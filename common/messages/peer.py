@@ -87,7 +87,7 @@ class AskManifest(Wire, frozen=True):
     offset: Count
 
 
-Ask: TypeAlias = Open | Renew | Request | Credit | Withdraw | Close | AskManifest
+ClientMessage: TypeAlias = Open | Renew | Request | Credit | Withdraw | Close | AskManifest
 
 
 # -- from the one that serves -------------------------------------------------------------------

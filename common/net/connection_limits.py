@@ -231,7 +231,7 @@ class ConnectionLimiter:
             if not connection.is_there:
                 self.ended(connection.fd)
                 continue
-            counts = self._ask(connection, _tcp_info)
+            counts = self._query(connection, _tcp_info)
             if counts is None:
                 continue
             acked, received, waiting = counts
@@ -264,13 +264,13 @@ class ConnectionLimiter:
         def shut(one: socket.socket) -> None:
             one.shutdown(socket.SHUT_RDWR)
 
-        self._ask(connection, shut)
+        self._query(connection, shut)
         self.ended(connection.fd)
         self.counts[why] += 1
         if self.counts[why] in (1, 10, 100) or self.counts[why] % 1000 == 0:
             log.warning("%d connections cut: %s (%s)", self.counts[why], why, connection.address)
 
-    def _ask(self, connection: _Connection, question: Callable[[socket.socket], Any]) -> Any:
+    def _query(self, connection: _Connection, question: Callable[[socket.socket], Any]) -> Any:
         """Ask the kernel about a descriptor that is libzmq's, and stays so."""
         if not connection.is_there:
             return None

@@ -26,7 +26,7 @@ def create_user(console: Console, user: str, password: str | None) -> None:
 
     console.need_peer()
     new_user_id(user)  # a wrong name is refused before a password is asked for
-    answer = console.ask(CreateUser(user, read_password(password, twice=True)))
+    answer = console.request(CreateUser(user, read_password(password, twice=True)))
     console.done(answer)
 
 
@@ -46,7 +46,7 @@ def login(console: Console, user: str, password: str | None, yes: bool) -> None:
 
     console.need_peer()
     password = read_password(password, twice=False)
-    answer = console.ask_with_consent(lambda yes: Login(user, password, yes), yes)
+    answer = console.request_with_consent(lambda yes: Login(user, password, yes), yes)
     console.done(answer)
 
 
@@ -55,7 +55,7 @@ def logout(console: Console) -> None:
     """Log out on this device; it stops serving your shares."""
     from common.messages.control import Logout
 
-    console.done(console.ask(Logout()))
+    console.done(console.request(Logout()))
 
 
 @command("change-password", example="mini-torrent change-password")
@@ -75,7 +75,7 @@ def change_password(console: Console, old: str | None, new: str | None, keep_dev
     console.need_peer()
     old = read_password(old, twice=False, prompt="Old password: ")
     new = read_password(new, twice=True, prompt="New password: ")
-    answer = console.ask(ChangePassword(old, new, keep_devices))
+    answer = console.request(ChangePassword(old, new, keep_devices))
     console.done(answer)
 
 
@@ -86,7 +86,7 @@ def list_devices(console: Console) -> None:
     from peer.cli.listings import devices_table
     from peer.cli.tables import show_rows
 
-    show_rows(console, console.ask(ListDevices()), devices_table)
+    show_rows(console, console.request(ListDevices()), devices_table)
 
 
 @command("forget-device", example="mini-torrent forget-device 3f0c9a1b")
@@ -101,7 +101,7 @@ def forget_device(console: Console, id: str) -> None:
     """
     from common.messages.control import ForgetDevice
 
-    console.done(console.ask(ForgetDevice(id)))
+    console.done(console.request(ForgetDevice(id)))
 
 
 COMMANDS = (create_user, login, logout, change_password, list_devices, forget_device)

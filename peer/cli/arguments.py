@@ -170,11 +170,11 @@ download_argument = click.argument("name", shell_complete=complete_download)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 
 
-def _answer(ctx: click.Context, ask: control.Ask) -> object:
+def _answer(ctx: click.Context, command: control.Command) -> object:
     # Completing runs no command, so the state is made from the options alone. It must stay silent,
     # whatever goes wrong: the user is in the middle of a line.
     with contextlib.suppress(Exception):
-        return Console(home_option=ctx.find_root().params.get("home")).ask(ask)
+        return Console(home_option=ctx.find_root().params.get("home")).request(command)
     return None
 
 
@@ -194,10 +194,10 @@ def read_password(given: str | None, *, twice: bool, prompt: str = "Password: ")
         if not typed:
             refuse_usage("no password was given", _from_a_file())
         return _text(typed.rstrip("\r\n"))
-    return _ask_password(prompt, twice)
+    return _prompt_password(prompt, twice)
 
 
-def _ask_password(prompt: str, twice: bool) -> str:
+def _prompt_password(prompt: str, twice: bool) -> str:
     from getpass import getpass
 
     try:

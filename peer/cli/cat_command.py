@@ -42,8 +42,8 @@ def cat(console: Console, group: str, name: str, entry: str) -> int:
         try:
             with _display(console, name) as display:
                 while True:
-                    ask = ReadFile(group, name, entry, reader, at, CHUNK_BYTES, tag)
-                    part = _part(client, ask, display)
+                    command = ReadFile(group, name, entry, reader, at, CHUNK_BYTES, tag)
+                    part = _part(client, command, display)
                     if not part.data:
                         return 0
                     sys.stdout.buffer.write(part.data)
@@ -65,11 +65,11 @@ def _display(
     return progress_display(console, title)
 
 
-def _part(client: ControlClient, ask: ReadFile, display: ProgressDisplay | None) -> FilePart:
+def _part(client: ControlClient, command: ReadFile, display: ProgressDisplay | None) -> FilePart:
     from common.messages.control import Failed, FilePart, Progress
     from peer.control.client import CommandFailed
 
-    with contextlib.closing(client.ask(ask)) as messages:
+    with contextlib.closing(client.request(command)) as messages:
         for message in messages:
             match message:
                 case Progress() if display is not None:

@@ -73,12 +73,12 @@ class Console:
 
         holder_of(self.home)
 
-    def ask(self, ask: control.Ask) -> Ended:
+    def request(self, command: control.Command) -> Ended:
         """Return the peer's answer. Raises `Refused`, and `NoPeerRunning` if none runs."""
         with self.client() as client:
-            return client.result(ask)
+            return client.result(command)
 
-    def ask_with_consent(self, make: Callable[[bool], control.Ask], yes: bool) -> Ended:
+    def request_with_consent(self, make: Callable[[bool], control.Command], yes: bool) -> Ended:
         """`ask` for a command that may need consent; the user is asked at a terminal.
 
         Raises `Refused` without a terminal, unless ``yes``.
@@ -86,7 +86,7 @@ class Console:
         from common.errors import Refused
         from common.messages.control import NeedsConsent
 
-        answer = self.ask(make(yes))
+        answer = self.request(make(yes))
         if not isinstance(answer, NeedsConsent):
             return answer
         question = printable(answer.question)
@@ -95,7 +95,7 @@ class Console:
         print(f"{question}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Refused(Code.FAILED, "nothing was done")
-        return self.ask(make(True))
+        return self.request(make(True))
 
     def sent_path(self, typed: str) -> str:
         """`path` for the peer, which reads names of files as UTF-8 in every locale.

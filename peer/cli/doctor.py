@@ -168,10 +168,10 @@ def _can_listen(settings: Settings) -> CheckRow:
 
 def _running(console: Console) -> Iterator[CheckRow]:
     try:
-        status = console.ask(control.Status())
+        status = console.request(control.Status())
         if isinstance(status, control.StatusIs):
             yield CheckRow("peer", True, f"running, process {status.pid}, at {status.listen}")
-        answer = console.ask(control.Doctor())
+        answer = console.request(control.Doctor())
         if isinstance(answer, control.Checks):
             yield from answer.rows
     except MiniTorrentError as error:

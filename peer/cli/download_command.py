@@ -124,7 +124,7 @@ def download_file(
     if len(files) > FILE_PATTERNS_MAX:
         refuse_usage(f"--files can be given {FILE_PATTERNS_MAX} times; write wider patterns")
     looked_through = [console.sent_path(each) for each in reuse]
-    ask = DownloadFile(
+    command = DownloadFile(
         group,
         name,
         path,
@@ -140,8 +140,8 @@ def download_file(
     if is_pattern(name):
         found = _names(console, group, name)
         if [fold_name(each) for each in found] != [fold_name(name)]:
-            return _Several(console, ask).fetch(found)
-    return _fetch(console, ask)
+            return _Several(console, command).fetch(found)
+    return _fetch(console, command)
 
 
 def _hook(typed: str) -> list[str]:
@@ -160,7 +160,7 @@ def _names(console: Console, group: str, pattern: str) -> list[str]:
     """The names of the shares that match. Raises `Refused` if there is none."""
     from common.messages.control import ListFiles
 
-    rows: list[Any] = getattr(console.ask(ListFiles(group)), "rows", [])
+    rows: list[Any] = getattr(console.request(ListFiles(group)), "rows", [])
     try:
         found = matching(pattern, [row.name for row in rows])
     except ValueError as error:
@@ -174,16 +174,16 @@ def _names(console: Console, group: str, pattern: str) -> list[str]:
     return found
 
 
-def _fetch(console: Console, ask: DownloadFile) -> int:
+def _fetch(console: Console, command: DownloadFile) -> int:
     from common.messages.control import Begun, Downloaded
     from peer.cli.listings import downloaded_line
     from peer.cli.progress import run
 
     try:
-        answer = run(console, ask, ask.name) if ask.wait else console.ask(ask)
+        answer = run(console, command, command.name) if command.wait else console.request(command)
     except KeyboardInterrupt:
         words = "still downloading in the background; to stop it"
-        return _interrupted(console, hint(words, "cancel", ask.group, ask.name))
+        return _interrupted(console, hint(words, "cancel", command.group, command.name))
     if isinstance(answer, Begun):
         console.begun.append(answer)
     if not isinstance(answer, Downloaded):
@@ -212,10 +212,10 @@ def _interrupted(console: Console, text: str) -> int:
 class _Several:
     """Shares that are fetched by one command into one folder: all begin, then each is awaited."""
 
-    def __init__(self, console: Console, ask: DownloadFile) -> None:
+    def __init__(self, console: Console, command: DownloadFile) -> None:
         self._console = console
-        self._ask = ask
-        self._ends = None if ask.timeout_s is None else monotonic() + ask.timeout_s
+        self._command = command
+        self._ends = None if command.timeout_s is None else monotonic() + command.timeout_s
         self._rows: list[Any] = []
         self._codes: set[int] = set()
 
@@ -223,7 +223,7 @@ class _Several:
         """Fetch the shares ``found``; return the exit code, which is 0 if all are there."""
         try:
             begun = [(name, path) for name in found if (path := self._begin(name)) is not None]
-            if self._ask.wait:
+            if self._command.wait:
                 for name, path in begun:
                     self._await(name, path)
         except KeyboardInterrupt:
@@ -243,17 +243,19 @@ class _Several:
 
         from common.messages.control import Begun
 
-        folder = self._ask.dest.rstrip("/") + "/"
+        folder = self._command.dest.rstrip("/") + "/"
         left_s = self._left_s()
-        ask = structs.replace(self._ask, name=name, dest=folder, wait=False, timeout_s=left_s)
+        command = structs.replace(
+            self._command, name=name, dest=folder, wait=False, timeout_s=left_s
+        )
         try:
-            answer = self._console.ask(ask)
+            answer = self._console.request(command)
         except MiniTorrentError as error:
             self._failed(name, error)
             return None
         assert isinstance(answer, Begun)
         self._console.begun.append(answer)
-        if not self._ask.wait:
+        if not self._command.wait:
             self._done(name, answer)
         return answer.path
 
@@ -262,8 +264,8 @@ class _Several:
         from peer.cli.progress import run
 
         try:
-            ask = AwaitDownload(self._ask.group, path, self._left_s())
-            self._done(name, run(self._console, ask, name))
+            command = AwaitDownload(self._command.group, path, self._left_s())
+            self._done(name, run(self._console, command, name))
         except MiniTorrentError as error:
             self._failed(name, error)
 
@@ -294,7 +296,7 @@ class _Several:
         details = {"code": found.code, "message": found.message}
         if found.hint:
             details["hint"] = found.hint
-        self._rows.append({"group": self._ask.group, "name": name, "error": details})
+        self._rows.append({"group": self._command.group, "name": name, "error": details})
 
 
 COMMANDS = (download_file,)

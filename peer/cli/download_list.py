@@ -19,12 +19,12 @@ from peer.cli.errors import cli_error
 from peer.cli.json_form import json_text, plain
 from peer.cli.listings import download_lines
 
-LOOK_S = 1.0  # between two looks of `--watch`
+REFRESH_S = 1.0  # between two listings of `--watch`
 
 
 def rows_of(console: Console, states: Collection[str] = ()) -> list[control.DownloadRow]:
     """The downloads in one of ``states``, or all of them."""
-    answer = console.ask(control.ShowDownloads())
+    answer = console.request(control.ShowDownloads())
     assert isinstance(answer, control.Downloads)
     return [row for row in answer.rows if not states or row.state in states]
 
@@ -57,7 +57,7 @@ def cancel_all(console: Console) -> int:
 def _each(
     console: Console,
     rows: Sequence[control.DownloadRow],
-    make: Callable[[str, str], control.Ask],
+    make: Callable[[str, str], control.Command],
     verb: str,
     state: str,
 ) -> int:
@@ -124,7 +124,7 @@ def _stream(
             for line in lines(rows, news):
                 print(line, flush=True)
             before = now
-        time.sleep(LOOK_S)
+        time.sleep(REFRESH_S)
 
 
 def _live(console: Console, states: Collection[str]) -> None:
@@ -141,4 +141,4 @@ def _live(console: Console, states: Collection[str]) -> None:
             if hidden > 0:
                 lines = [*lines[:-hidden], f"and {hidden:,} more"]
             live.update(Text("\n".join(lines) or "There are no downloads."), refresh=True)
-            time.sleep(LOOK_S)
+            time.sleep(REFRESH_S)

@@ -22,7 +22,7 @@ from peer.cli.errors import INTERRUPTED, refuse_usage
 from peer.cli.json_form import json_text, plain
 
 if TYPE_CHECKING:
-    from common.messages.control import Ask
+    from common.messages.control import Command
     from peer.control.client import Ended
 
 
@@ -68,19 +68,19 @@ def _named(group: str | None, name: str | None, every: bool) -> tuple[str, str] 
 
 
 def _about_download(
-    console: Console, make: Callable[[str, str], Ask], group: str, name: str
+    console: Console, make: Callable[[str, str], Command], group: str, name: str
 ) -> Ended:
     """Send a command about a download, named by its share or else by its destination.
 
     The path may be relative to the current folder, as in `download-file`."""
     try:
-        return console.ask(make(group, name))
+        return console.request(make(group, name))
     except Refused as refused:
         path = console.sent_path(name)
         if refused.code is not Code.UNKNOWN_SHARE or path == name:
             raise
         with contextlib.suppress(Refused):
-            return console.ask(make(group, path))
+            return console.request(make(group, path))
         raise
 
 
@@ -153,7 +153,7 @@ def clear(console: Console) -> None:
     """
     from common.messages.control import Clear
 
-    console.done(console.ask(Clear()))
+    console.done(console.request(Clear()))
 
 
 @command("why-slow", example="mini-torrent why-slow films film.mkv")
@@ -187,7 +187,7 @@ def watch(console: Console, group: str | None) -> int:
     lines = EventLines(aligned=console.terminal)
     try:
         with console.client() as client:
-            for message in client.ask(control.Watch(group)):
+            for message in client.request(control.Watch(group)):
                 match message:
                     case control.Happened():
                         line = _event_json(message) if console.as_json else lines.line(message)

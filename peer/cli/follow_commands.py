@@ -61,7 +61,7 @@ def who_has(console: Console, group: str, name: str) -> None:
     from peer.cli.follow_listings import holders_table
     from peer.cli.tables import show_rows
 
-    show_rows(console, console.ask(WhoHas(group, name)), holders_table)
+    show_rows(console, console.request(WhoHas(group, name)), holders_table)
 
 
 @command("wait", example="mini-torrent wait films film.mkv --for 3 --timeout 10m")
@@ -103,7 +103,7 @@ def await_copies(
     left = None if deadline is None else max(0.0, deadline - monotonic())
     told: str | None = None
     with console.client() as client:
-        for message in client.ask(control.AwaitCopies(group, name, wanted, left)):
+        for message in client.request(control.AwaitCopies(group, name, wanted, left)):
             match message:
                 case control.Happened(details=facts):
                     _show_device(console, message.event, facts, name)
@@ -133,8 +133,8 @@ def require_followers(console: Console, group: str) -> None:
     from common.errors import Refused
     from common.messages import control
 
-    members = console.ask(control.ListMembers(group))
-    mine = console.ask(control.ListFollows())
+    members = console.request(control.ListMembers(group))
+    mine = console.request(control.ListFollows())
     count = sum(row.follows for row in getattr(members, "rows", []))
     own = any(row.group == group.lower() for row in getattr(mine, "rows", []))
     if count <= own:
@@ -195,8 +195,8 @@ def follow(
     """
     from common.messages.control import Follow
 
-    ask = Follow(group, console.sent_path(dir), list(globs), keep_versions)
-    _show_changed(console, console.ask(ask))
+    command = Follow(group, console.sent_path(dir), list(globs), keep_versions)
+    _show_changed(console, console.request(command))
 
 
 @command("unfollow", example="mini-torrent unfollow films")
@@ -210,7 +210,7 @@ def unfollow(console: Console, group: str, dir: str | None) -> None:
     from common.messages.control import Unfollow
 
     path = None if dir is None else console.sent_path(dir)
-    _show_changed(console, console.ask(Unfollow(group, path)))
+    _show_changed(console, console.request(Unfollow(group, path)))
 
 
 @command("list-follows", example="mini-torrent list-follows")
@@ -220,7 +220,7 @@ def list_follows(console: Console) -> None:
     from peer.cli.follow_listings import follow_lines, follows_table
     from peer.cli.tables import show
 
-    answer = console.ask(ListFollows())
+    answer = console.request(ListFollows())
     if not isinstance(answer, Follows):
         return
     if console.as_json:

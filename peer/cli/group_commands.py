@@ -25,7 +25,7 @@ def create_group(console: Console, group: str) -> None:
     """Create a group that you own."""
     from common.messages.control import CreateGroup
 
-    console.done(console.ask(CreateGroup(group)))
+    console.done(console.request(CreateGroup(group)))
 
 
 @command("join-group", example="mini-torrent join-group films --wait")
@@ -47,11 +47,11 @@ def join_group(console: Console, group: str, wait: bool, timeout: float | None) 
     if not wait:
         if timeout is not None:
             refuse_usage("--timeout needs --wait")
-        console.done(console.ask(JoinGroup(group)))
+        console.done(console.request(JoinGroup(group)))
         return
-    from peer.cli.join_request import ask_and_wait
+    from peer.cli.join_request import request_and_wait
 
-    console.done(ask_and_wait(console, group, timeout))
+    console.done(request_and_wait(console, group, timeout))
 
 
 @command("leave-group", example="mini-torrent leave-group films")
@@ -64,7 +64,7 @@ def leave_group(console: Console, group: str, yes: bool) -> None:
     """
     from common.messages.control import LeaveGroup
 
-    answer = console.ask_with_consent(lambda yes: LeaveGroup(group, yes), yes)
+    answer = console.request_with_consent(lambda yes: LeaveGroup(group, yes), yes)
     console.done(answer)
 
 
@@ -75,7 +75,7 @@ def list_groups(console: Console) -> None:
     from peer.cli.listings import groups_table
     from peer.cli.tables import show_rows
 
-    show_rows(console, console.ask(ListGroups()), groups_table)
+    show_rows(console, console.request(ListGroups()), groups_table)
 
 
 @command("list-requests", example="mini-torrent list-requests films")
@@ -86,7 +86,7 @@ def list_requests(console: Console, group: str) -> None:
     from peer.cli.listings import users_table
     from peer.cli.tables import show_rows
 
-    answer = console.ask(ListRequests(group))
+    answer = console.request(ListRequests(group))
     show_rows(console, answer, lambda rows: users_table(rows, "There are no requests to join."))
 
 
@@ -98,7 +98,7 @@ def list_members(console: Console, group: str) -> None:
     from peer.cli.listings import users_table
     from peer.cli.tables import show_rows
 
-    answer = console.ask(ListMembers(group))
+    answer = console.request(ListMembers(group))
     show_rows(console, answer, lambda rows: users_table(rows, "This group has no members."))
 
 
@@ -109,7 +109,7 @@ def accept_request(console: Console, group: str, user: str) -> None:
     """Accept the request of USER to join a group that you own."""
     from common.messages.control import AcceptRequest
 
-    console.done(console.ask(AcceptRequest(group, user)))
+    console.done(console.request(AcceptRequest(group, user)))
 
 
 @command("reject-request", example="mini-torrent reject-request films mallory")
@@ -119,7 +119,7 @@ def reject_request(console: Console, group: str, user: str) -> None:
     """Reject the request of USER to join a group that you own."""
     from common.messages.control import RejectRequest
 
-    console.done(console.ask(RejectRequest(group, user)))
+    console.done(console.request(RejectRequest(group, user)))
 
 
 @command("remove-member", example="mini-torrent remove-member films mallory")
@@ -132,7 +132,7 @@ def remove_member(console: Console, group: str, user: str) -> None:
     """
     from common.messages.control import RemoveMember
 
-    console.done(console.ask(RemoveMember(group, user)))
+    console.done(console.request(RemoveMember(group, user)))
 
 
 COMMANDS = (

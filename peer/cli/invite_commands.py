@@ -43,7 +43,7 @@ def invite(console: Console, group: str, uses: int, expires: float, qr: bool) ->
     from common.units import count_text, moment_text
     from peer.cli.json_form import plain
 
-    answer = console.ask(Invite(group, uses, int(expires)))
+    answer = console.request(Invite(group, uses, int(expires)))
     if not isinstance(answer, Invited):
         return
     if answer.local:
@@ -73,7 +73,7 @@ def list_invites(console: Console, group: str) -> None:
     from peer.cli.listings import invites_table
     from peer.cli.tables import show_rows
 
-    show_rows(console, console.ask(ListInvites(group)), invites_table)
+    show_rows(console, console.request(ListInvites(group)), invites_table)
 
 
 @command("revoke-invite", example="mini-torrent revoke-invite films 3f2kq7ab")
@@ -86,7 +86,7 @@ def revoke_invite(console: Console, group: str, id: str) -> None:
     """
     from common.messages.control import RevokeInvite
 
-    console.done(console.ask(RevokeInvite(group, id)))
+    console.done(console.request(RevokeInvite(group, id)))
 
 
 @command("join", example="mini-torrent join 'mini-torrent://192.0.2.7:5000/KEY#SECRET'")

@@ -20,21 +20,21 @@ from peer.cli.console import Console
 INTERVAL_S = 0.5
 
 
-def ask_and_wait(console: Console, group: str, timeout: float | None) -> control.Done:
+def request_and_wait(console: Console, group: str, timeout: float | None) -> control.Done:
     """Ask to join ``group``; return when the user is a member.
 
     Raises `Refused` if the owner says no, and `TimedOut` after ``timeout`` seconds.
     """
     ends = None if timeout is None else time.monotonic() + timeout
     try:
-        asked = console.ask(control.JoinGroup(group))
+        asked = console.request(control.JoinGroup(group))
         if isinstance(asked, control.Done) and sys.stderr.isatty():
             console.report(asked.text)
     except Refused as error:
         if error.code != Code.ALREADY_MEMBER:
             raise
     while True:
-        status = console.ask(control.Status())
+        status = console.request(control.Status())
         assert isinstance(status, control.StatusIs)
         if status.user is None:
             raise not_logged_in()
@@ -49,7 +49,7 @@ def ask_and_wait(console: Console, group: str, timeout: float | None) -> control
 
 
 def _answered(console: Console, group: str, user: str) -> control.Done:
-    rows = getattr(console.ask(control.ListGroups()), "rows", [])
+    rows = getattr(console.request(control.ListGroups()), "rows", [])
     for row in rows:
         if row.group == fold_id(group) and row.role in ("member", "owner"):
             changed = {"group": row.group, "user": user, "role": row.role}

@@ -55,7 +55,7 @@ def join_by(
         if status.user is not None:
             if user not in (None, status.user):
                 raise other_user(status.user)
-            answer = console.ask(control.Redeem(invitation.link))
+            answer = console.request(control.Redeem(invitation.link))
         else:
             answer = _enter(console, invitation, user, password)
     assert isinstance(answer, control.Redeemed)
@@ -92,14 +92,14 @@ def _enter(
     password = read_password(password, twice=False)
     link = invitation.link
     try:
-        return console.ask(control.Redeem(link, user, password, create=not asked))
+        return console.request(control.Redeem(link, user, password, create=not asked))
     except CommandFailed as error:
         if error.code is not Code.UNKNOWN_USER:
             raise
     console.report(f"{user} is a new name here: an account is made")
     if read_password(None, twice=False, prompt="Repeat the password: ") != password:
         refuse_usage("the two passwords differ", "type the same one twice")
-    return console.ask(control.Redeem(link, user, password))
+    return console.request(control.Redeem(link, user, password))
 
 
 def _read_name() -> str:

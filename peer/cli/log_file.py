@@ -14,7 +14,7 @@ from typing import TextIO
 
 from common.errors import StorageError
 
-LOOK_S = 0.3
+POLL_S = 0.3
 LOG = "peer.log"
 LINE_MAX = 65_536  # characters; what is longer is printed in parts
 
@@ -45,7 +45,7 @@ class PeerLog:
             found = True
             yield line
         if not found:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             self._follow_replacement()
 
     def _lines(self) -> Iterator[str]:

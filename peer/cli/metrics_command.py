@@ -15,7 +15,7 @@ def metrics(console: Console) -> None:
     """
     from common.messages.control import Metrics, MetricsAre
 
-    answer = console.ask(Metrics())
+    answer = console.request(Metrics())
     assert isinstance(answer, MetricsAre)
     if console.as_json:
         console.json({"text": answer.text})

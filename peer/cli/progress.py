@@ -35,12 +35,12 @@ class ProgressDisplay(Protocol):
         """Print a line that stays on the screen."""
 
 
-def run(console: Console, ask: control.Ask, title: str) -> Ended:
-    """Send ``ask``, show its progress, and return its result; raises `CommandFailed`."""
+def run(console: Console, command: control.Command, title: str) -> Ended:
+    """Send ``command``, show its progress, and return its result; raises `CommandFailed`."""
     with console.client() as client, progress_display(console, title) as display:
         ended: Ended | None = None
-        still = Still(why_slow_command(console, ask))
-        for message in client.ask(ask):
+        still = Still(why_slow_command(console, command))
+        for message in client.request(command):
             match message:
                 case control.Progress():
                     if line := still.line(message, monotonic()):
@@ -99,9 +99,9 @@ class Still:
         return printable("; ".join(parts))
 
 
-def why_slow_command(console: Console, ask: control.Ask) -> str:
+def why_slow_command(console: Console, command: control.Command) -> str:
     """The command line that shows the details of a download; empty for other commands."""
-    match ask:
+    match command:
         case control.DownloadFile(group, name):
             words = [group, name]
         case control.AwaitDownload(group, path):

@@ -17,7 +17,7 @@ from peer.cli.json_form import plain
 
 def unfinished(console: Console) -> list[control.DownloadRow]:
     """The downloads that stop when the peer ends. Raises `MiniTorrentError`."""
-    answer = console.ask(control.ShowDownloads())
+    answer = console.request(control.ShowDownloads())
     rows = answer.rows if isinstance(answer, control.Downloads) else []
     return [
         row
@@ -71,7 +71,7 @@ def _wait_for(console: Console, begun: control.Begun) -> int:
     from peer.cli.progress import run
 
     try:
-        answer = console.ask(control.ShowDownloads())
+        answer = console.request(control.ShowDownloads())
         rows = answer.rows if isinstance(answer, control.Downloads) else []
         row = next((row for row in reversed(rows) if row.path == begun.path), None)
         if row is None:

@@ -24,7 +24,7 @@ def list_shares(console: Console) -> None:
     from peer.cli.bandwidth_listing import shares_table
     from peer.cli.tables import show_rows
 
-    show_rows(console, console.ask(ListShares()), shares_table)
+    show_rows(console, console.request(ListShares()), shares_table)
 
 
 @command("verify", example="mini-torrent verify films film.mkv")

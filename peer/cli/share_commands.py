@@ -33,7 +33,7 @@ def list_files(console: Console, group: str, pattern: str | None, versions: bool
     from peer.cli.listings import files_table
     from peer.cli.tables import show_rows
 
-    answer = console.ask(ListFiles(group, versions))
+    answer = console.request(ListFiles(group, versions))
     if pattern is not None and isinstance(answer, Files):
         try:
             found = set(matching(pattern, [row.name for row in answer.rows]))
@@ -59,7 +59,7 @@ def stop_share(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import StopShare
 
-    console.done(console.ask(StopShare(group, name)))
+    console.done(console.request(StopShare(group, name)))
 
 
 @command("info", example="mini-torrent info films film.mkv@2")
@@ -73,7 +73,7 @@ def info(console: Console, group: str, name: str) -> None:
     from common.messages.control import Info, ShareInfo
     from peer.cli.share_info import document, info_lines
 
-    answer = console.ask(Info(group, name))
+    answer = console.request(Info(group, name))
     if not isinstance(answer, ShareInfo):
         return
     if not console.as_json:
@@ -82,7 +82,7 @@ def info(console: Console, group: str, name: str) -> None:
     entries, more = answer.entries, answer.more
     name = versioned(answer.name, answer.version)
     while more:  # in pages: a folder may have 200,000 files
-        page = console.ask(Info(group, name, len(entries), ENTRIES_AT_ONCE))
+        page = console.request(Info(group, name, len(entries), ENTRIES_AT_ONCE))
         if not isinstance(page, ShareInfo) or page.content != answer.content or not page.entries:
             raise Refused(Code.CHANGED, f"{quoted(name)} was changed meanwhile")
         entries, more = [*entries, *page.entries], page.more
@@ -101,7 +101,7 @@ def withdraw(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Withdraw
 
-    console.done(console.ask(Withdraw(group, name)))
+    console.done(console.request(Withdraw(group, name)))
 
 
 COMMANDS = (list_files, info, stop_share, withdraw)

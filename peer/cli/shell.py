@@ -206,7 +206,7 @@ class Prompt:
         """The downloads that paused, failed or completed since the last call."""
         if lock_holder(self._console.home) is not None:
             with contextlib.suppress(MiniTorrentError):
-                answer = self._console.ask(control.ShowDownloads())
+                answer = self._console.request(control.ShowDownloads())
                 if isinstance(answer, control.Downloads):
                     before, self._ended = self._ended, _at_rest(answer.rows)
                     return self._ended - before

@@ -40,7 +40,7 @@ def status(console: Console, check: bool) -> None:
 def _status(console: Console) -> StatusIs:
     from common.messages.control import Status, StatusIs
 
-    answer = console.ask(Status())
+    answer = console.request(Status())
     assert isinstance(answer, StatusIs)
     return answer
 
@@ -177,7 +177,7 @@ def limit(
     from common.messages.control import Limit, LimitsAre
     from peer.cli.bandwidth_listing import limits_lines
 
-    answer = console.ask(Limit(up, down, up_per_user, down_per_user, schedule))
+    answer = console.request(Limit(up, down, up_per_user, down_per_user, schedule))
     assert isinstance(answer, LimitsAre)
     if console.as_json:
         console.json(plain(answer.row))

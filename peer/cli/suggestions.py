@@ -90,12 +90,12 @@ def _names(console: Console, command: str, parameter: str, group: str) -> list[s
         return [row.name for row in rows if row.group == fold_id(group)]
     if parameter == "name":
         return [row.name for row in _rows(console, control.ListFiles(group))]
-    ask = control.ListRequests if command in _OF_REQUESTS else control.ListMembers
-    return [row.user for row in _rows(console, ask(group))]
+    users = control.ListRequests if command in _OF_REQUESTS else control.ListMembers
+    return [row.user for row in _rows(console, users(group))]
 
 
-def _rows(console: Console, ask: control.Ask) -> Sequence[Any]:
-    rows: Sequence[Any] = getattr(console.ask(ask), "rows", [])
+def _rows(console: Console, command: control.Command) -> Sequence[Any]:
+    rows: Sequence[Any] = getattr(console.request(command), "rows", [])
     return rows
 
 

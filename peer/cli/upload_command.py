@@ -160,7 +160,7 @@ def upload_file(
     if link_roots and links != "follow":
         refuse_usage("--link-root needs --links follow")
     _check_patterns(exclude)
-    asks = [
+    uploads = [
         UploadFile(
             console.sent_path(path),
             group,
@@ -179,7 +179,7 @@ def upload_file(
         )
         for path in paths
     ]
-    _check_names(asks, paths)
+    _check_names(uploads, paths)
     if timeout is not None and wanted is None:
         refuse_usage("--timeout needs --wait")
     if wanted is not None and dry_run:
@@ -187,10 +187,10 @@ def upload_file(
     if wanted == 0:
         require_followers(console, group)
     shared: list[Uploaded | Planned] = []
-    if len(asks) > 1:
-        code = _share_all(console, asks, paths, shared)
+    if len(uploads) > 1:
+        code = _share_all(console, uploads, paths, shared)
     else:
-        answer = _share(console, asks[0], paths[0])
+        answer = _share(console, uploads[0], paths[0])
         shared.append(answer)
         if console.as_json:
             from common.messages.documents import document
@@ -206,7 +206,7 @@ def upload_file(
 
 def _share_all(
     console: Console,
-    asks: Sequence[UploadFile],
+    uploads: Sequence[UploadFile],
     paths: Sequence[str],
     shared: list[Uploaded | Planned],
 ) -> int:
@@ -216,13 +216,13 @@ def _share_all(
     documents: list[dict[str, Any]] = []
     code = 0
     try:
-        for ask, path in zip(asks, paths, strict=True):
+        for upload, path in zip(uploads, paths, strict=True):
             try:
-                answer = _share(console, ask, path)
+                answer = _share(console, upload, path)
             except MiniTorrentError as error:
                 if error.code in _OF_EVERY_PATH:
                     raise
-                if path not in error.message and ask.path not in error.message:
+                if path not in error.message and upload.path not in error.message:
                     error.message = f"share {quoted(path)}: {error.message}"
                 cli_error(error, console.hinted).show(as_json=console.as_json)
                 code = 1
@@ -236,29 +236,29 @@ def _share_all(
     return code
 
 
-def _share(console: Console, ask: UploadFile, path: str) -> Uploaded | Planned:
+def _share(console: Console, upload: UploadFile, path: str) -> Uploaded | Planned:
     """Share one path, or plan it, and print the lines for people. Raises `MiniTorrentError`."""
     from common.messages.control import Planned, Uploaded
     from peer.cli.listings import planned_line, uploaded_line
     from peer.cli.progress import run
 
-    title = ask.name or os.path.basename(ask.path)
+    title = upload.name or os.path.basename(upload.path)
     try:
-        answer = run(console, ask, title)
+        answer = run(console, upload, title)
     except Refused as refused:
         if refused.code is not Code.UNCONFIRMED:
             raise
         from peer.shares.upload_line import upload_options
 
-        options = ("--yes", *upload_options(ask))
+        options = ("--yes", *upload_options(upload))
         _confirm(
             console,
             refused,
-            hint("share them all the same", "upload-file", path, ask.group, options=options),
+            hint("share them all the same", "upload-file", path, upload.group, options=options),
         )
         from msgspec.structs import replace as with_fields
 
-        answer = run(console, with_fields(ask, yes=True), title)
+        answer = run(console, with_fields(upload, yes=True), title)
     assert isinstance(answer, Uploaded | Planned)
     for note in answer.notes if isinstance(answer, Uploaded) else []:
         console.report(note)
@@ -310,17 +310,17 @@ def _check_order(console: Console, paths: Sequence[str], group: str) -> None:
         refuse_usage(words, hint("swap them", "upload-file", *[group, *paths[1:]], paths[0]))
 
 
-def _check_names(asks: Sequence[UploadFile], paths: Sequence[str]) -> None:
+def _check_names(uploads: Sequence[UploadFile], paths: Sequence[str]) -> None:
     """Refuse one name for two of the paths."""
-    if len(asks) > 1 and asks[0].name is not None:
+    if len(uploads) > 1 and uploads[0].name is not None:
         refuse_usage("--name is for one PATH", "share each with a command of its own")
     seen: dict[str, str] = {}
-    for ask, path in zip(asks, paths, strict=True):
-        other = seen.setdefault(fold_name(os.path.basename(ask.path)), path)
+    for upload, path in zip(uploads, paths, strict=True):
+        other = seen.setdefault(fold_name(os.path.basename(upload.path)), path)
         if other is not path:
             refuse_usage(
                 f"{quoted(other)} and {quoted(path)} would have the same name",
-                hint("give one another name", "upload-file", path, asks[0].group,
+                hint("give one another name", "upload-file", path, uploads[0].group,
                      options=("--name", "NAME")),
             )  # fmt: skip
 

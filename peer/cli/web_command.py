@@ -19,7 +19,7 @@ def web(console: Console, no_browser: bool) -> None:
     from common.cli.browser import open_page
     from common.messages.control import OpenPage, PageOpened
 
-    answer = console.ask(OpenPage())
+    answer = console.request(OpenPage())
     assert isinstance(answer, PageOpened)
     address = f"{answer.url}#s={answer.secret}"
     if no_browser:

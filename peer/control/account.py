@@ -27,7 +27,7 @@ from peer.tracker_client.claims import check_user
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
 
-Ask: TypeAlias = (
+Command: TypeAlias = (
     control.CreateUser
     | control.Login
     | control.Logout
@@ -52,9 +52,9 @@ class Account:
         self._link = link
         self._session = session
 
-    async def handle(self, ask: Ask) -> control.Answer:
-        """Carry ``ask`` out. Raises `MiniTorrentError`."""
-        match ask:
+    async def handle(self, command: Command) -> control.Answer:
+        """Carry ``command`` out. Raises `MiniTorrentError`."""
+        match command:
             case control.CreateUser(user, password):
                 return await self._create(user, password)
             case control.Login(user, password, yes):
@@ -67,27 +67,27 @@ class Account:
                 await self._link.request(tracker.Logout(), tracker.Done)
                 return await self._logged_out(leaver)
             case control.ChangePassword():
-                return await self._change_password(ask)
+                return await self._change_password(command)
             case control.ListDevices():
                 return control.Devices(device_rows(await self._devices(), self._own))
             case control.ForgetDevice(typed):
                 return await self._forget(typed)
             case _:
-                assert_never(ask)
+                assert_never(command)
 
     async def _create(self, typed: str, password: str) -> control.Done:
         user = names.new_user_id(typed)
         check_new_password(password)
         _check_length(password)
         self._link.allow_any()
-        await self.ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
+        await self.request_with_retry(tracker.CreateUser(user, password), tracker.Done)
         return control.Done(hint(f"account {user} created; log in", "login", user), {"user": user})
 
     async def _log_in(self, user: str, password: str) -> control.Done:
         names.user_id(user)
         _check_length(password)
         self._link.allow_any()
-        logged_in = await self.ask_for_a_place(tracker.Login(user, password), tracker.LoggedIn)
+        logged_in = await self.request_with_retry(tracker.Login(user, password), tracker.LoggedIn)
         check_user(logged_in.user, user)
         await self.entered(logged_in.user)
         changed = {"user": logged_in.user, **self._document(self._own)}
@@ -98,14 +98,14 @@ class Account:
         self._link.pin()
         await self._session.begin(UserId(names.fold_id(user)))
 
-    async def ask_for_a_place(
-        self, ask: tracker.Command, answer: type[R] | tuple[type[R], ...]
+    async def request_with_retry(
+        self, command: tracker.Command, answer: type[R] | tuple[type[R], ...]
     ) -> R:
         """Send a command that needs a password hash, and retry while that queue is full."""
         ends_at = monotonic() + PLACE_S
         while True:
             try:
-                return (await self._link.request(ask, answer)).reply
+                return (await self._link.request(command, answer)).reply
             except Refused as error:
                 if error.code is not Code.BUSY or monotonic() >= ends_at:
                     raise
@@ -120,22 +120,22 @@ class Account:
     def _document(device: DeviceKey, id: str | None = None) -> dict[str, control.Value]:
         return {"id": id or short_id(device), "device": key_text(device)}
 
-    async def _change_password(self, ask: control.ChangePassword) -> control.Done:
-        for password in (ask.old, ask.new):
+    async def _change_password(self, command: control.ChangePassword) -> control.Done:
+        for password in (command.old, command.new):
             _check_length(password)
-        check_new_password(ask.new)
-        change = tracker.ChangePassword(ask.old, ask.new, ask.keep_devices)
+        check_new_password(command.new)
+        change = tracker.ChangePassword(command.old, command.new, command.keep_devices)
         # `Done` is the answer to a retry after the first answer was lost.
         expected = (tracker.PasswordChanged, tracker.Done)
-        reply = await self.ask_for_a_place(change, expected)
+        reply = await self.request_with_retry(change, expected)
         count = reply.logged_out if isinstance(reply, tracker.PasswordChanged) else None
         changed: dict[str, control.Value] = {"user": self._session.user, "logged_out": count}
-        return control.Done(changed_text(ask.keep_devices, count), changed)
+        return control.Done(changed_text(command.keep_devices, count), changed)
 
     async def _devices(self) -> list[tracker.OwnDevice]:
         async def page(last: tracker.OwnDevice | None) -> tracker.OwnDevices:
-            ask = tracker.ListDevices("" if last is None else last.device.hex())
-            return (await self._link.request(ask, tracker.OwnDevices)).reply
+            command = tracker.ListDevices("" if last is None else last.device.hex())
+            return (await self._link.request(command, tracker.OwnDevices)).reply
 
         rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_USER_MAX)
         return [row async for row in rows]

@@ -131,17 +131,17 @@ class ControlClient:
         """Make what is asked now, or later, raise `Stopped` soon. For another thread."""
         self._stopped = True
 
-    def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Generator[Message]:
-        """Iterate over the peer's messages about ``ask``; the last one is the result.
+    def request(self, command: control.Command, *, stop_work: bool = False) -> Generator[Message]:
+        """Iterate over the peer's messages about ``command``; the last one is the result.
 
         Leaving the iterator early, by an exception or Ctrl-C, hangs up: the peer stops waiting,
         and with ``stop_work`` it also cancels the work.
         """
-        if not self._known and not isinstance(ask, control.Down):
+        if not self._known and not isinstance(command, control.Down):
             self._greet()  # `down` ends a peer of any release
         self._asked += 1
         request_id = self._asked.to_bytes(limits.REQUEST_ID_BYTES, "big")
-        self._socket.send_multipart(_packed(request_id, ask))
+        self._socket.send_multipart(_packed(request_id, command))
         ended = False
         try:
             while not ended:
@@ -191,9 +191,9 @@ class ControlClient:
             if answer is not None:
                 raise OtherRelease(self._home, OLDEST)
 
-    def result(self, ask: control.Ask) -> Ended:
-        """Return the result of ``ask``. Raises `CommandFailed` if the peer refused or failed."""
-        for message in self.ask(ask):
+    def result(self, command: control.Command) -> Ended:
+        """Return the result. Raises `CommandFailed` if the peer refused or failed."""
+        for message in self.request(command):
             if isinstance(message, control.Failed):
                 raise CommandFailed(message)
             if not isinstance(message, control.Progress | control.Happened):
@@ -273,9 +273,9 @@ class ControlClient:
         self.close()
 
 
-def _packed(request_id: bytes, ask: control.Ask) -> list[Any]:
+def _packed(request_id: bytes, command: control.Command) -> list[Any]:
     try:
-        return pack(request_id, ask)
+        return pack(request_id, command)
     except UnicodeEncodeError as error:
         # A path whose bytes are not UTF-8, as the shell passes it.
         raise ConfigError(

@@ -40,10 +40,10 @@ class FollowCommands:
         self._replica = replica
 
     async def handle(
-        self, ask: control.Follow | control.Unfollow | control.ListFollows
+        self, command: control.Follow | control.Unfollow | control.ListFollows
     ) -> control.Follows:
-        """Carry ``ask`` out. Raises `MiniTorrentError`."""
-        match ask:
+        """Carry ``command`` out. Raises `MiniTorrentError`."""
+        match command:
             case control.Follow(group_text, path, globs, keep_versions):
                 group = await self._group(group_text)
                 following = await self._follows.follow(group, path, globs, keep_versions)

@@ -24,15 +24,15 @@ from peer.tracker_client.listing import listing
 
 R = TypeVar("R")
 
-RelayedAsk: TypeAlias = (
+RelayedCommand: TypeAlias = (
     control.CreateGroup
     | control.JoinGroup
     | control.AcceptRequest
     | control.RejectRequest
     | control.RemoveMember
 )
-Ask: TypeAlias = (
-    RelayedAsk
+Command: TypeAlias = (
+    RelayedCommand
     | control.LeaveGroup
     | control.ListGroups
     | control.ListRequests
@@ -53,7 +53,7 @@ class Relay:
     group_id: Callable[[str], GroupId] = names.group_id
 
 
-RELAYS: dict[type[RelayedAsk], Relay] = {
+RELAYS: dict[type[RelayedCommand], Relay] = {
     control.CreateGroup: Relay(
         tracker.CreateGroup, "group {group} created; you own it", "owner", True, names.new_group_id
     ),
@@ -81,9 +81,9 @@ class GroupCommands:
         self._session = session
         self._shares = shares
 
-    async def handle(self, ask: Ask) -> control.Answer:
-        """Carry ``ask`` out. Raises `MiniTorrentError`."""
-        match ask:
+    async def handle(self, command: Command) -> control.Answer:
+        """Carry ``command`` out. Raises `MiniTorrentError`."""
+        match command:
             case control.LeaveGroup(group, yes):
                 return await self._leave(names.group_id(group), yes)
             case control.ListGroups():
@@ -97,13 +97,13 @@ class GroupCommands:
             case control.ListFiles(group, versions):
                 return await self._all_files(names.group_id(group), versions)
             case _:
-                return await self._relay(ask, RELAYS[type(ask)])
+                return await self._relay(command, RELAYS[type(command)])
 
-    async def _relay(self, ask: RelayedAsk, relay: Relay) -> control.Done:
-        fields: dict[str, str] = {"group": relay.group_id(ask.group)}
-        match ask:
+    async def _relay(self, command: RelayedCommand, relay: Relay) -> control.Done:
+        fields: dict[str, str] = {"group": relay.group_id(command.group)}
+        match command:
             case control.AcceptRequest() | control.RejectRequest() | control.RemoveMember():
-                fields["user"] = names.user_id(ask.user)
+                fields["user"] = names.user_id(command.user)
         await self._tracker(relay.command(**fields), tracker.Done)
         if relay.sync:
             await self._replica.sync()
@@ -151,8 +151,8 @@ class GroupCommands:
 
     async def _all_groups(self) -> control.Groups:
         async def page(last: tracker.GroupRow | None) -> tracker.GroupRows:
-            ask = tracker.ListGroups("" if last is None else last.group)
-            return await self._tracker(ask, tracker.GroupRows)
+            command = tracker.ListGroups("" if last is None else last.group)
+            return await self._tracker(command, tracker.GroupRows)
 
         rows = listing(
             page, lambda row: names.fold_id(row.group), "groups", limits.GROUPS_LISTED_MAX
@@ -179,11 +179,11 @@ class GroupCommands:
         )
 
     async def _users(
-        self, ask: tracker.ListRequests | tracker.ListMembers, rows_max: int
+        self, command: tracker.ListRequests | tracker.ListMembers, rows_max: int
     ) -> control.Users:
         async def page(last: tracker.UserRow | None) -> tracker.UserRows:
             after = "" if last is None else last.user
-            return await self._tracker(type(ask)(ask.group, after), tracker.UserRows)
+            return await self._tracker(type(command)(command.group, after), tracker.UserRows)
 
         rows = listing(page, lambda row: names.fold_id(row.user), "users", rows_max)
         return control.Users([user_row(row) async for row in rows])

@@ -129,9 +129,9 @@ class Commands:
             if watcher.group in (None, group):
                 watcher.notify(control.Happened(0, now, group, event, details))
 
-    async def handle(self, ask: control.Ask, notify: Notify) -> control.Answer | Waiting:
-        """Carry ``ask`` out. Raises `MiniTorrentError`; cancellation stops the command."""
-        match ask:
+    async def handle(self, command: control.Command, notify: Notify) -> control.Answer | Waiting:
+        """Carry ``command`` out. Raises `MiniTorrentError`; cancellation stops the command."""
+        match command:
             case control.Status():
                 await self._services.session.wait_ready(SETTLE_STATUS_S)
                 return self._status()
@@ -152,19 +152,19 @@ class Commands:
                 found = await findings(services.link, services.replica, *where)
                 return control.Checks([*found, *hook_findings(services.hooks.settings)])
             case control.Limit():
-                return control.LimitsAre(await self._services.bandwidth.change(ask))
+                return control.LimitsAre(await self._services.bandwidth.change(command))
             case control.ReadFile():
                 await self._services.session.wait_ready(SETTLE_S)
-                return Waiting(self._services.reading.read(ask, notify))
+                return Waiting(self._services.reading.read(command, notify))
             case control.Watch(group):
                 return Waiting(self._watch(group, notify))
             case control.WhoHas(group, name):
                 return await self._holders.who_has(group, name)
             case control.AwaitCopies():
-                return Waiting(self._holders.wait(ask, notify))
+                return Waiting(self._holders.wait(command, notify))
             case control.Follow() | control.Unfollow() | control.ListFollows():
                 await self._services.session.wait_ready(SETTLE_S)
-                return await self._follows.handle(ask)
+                return await self._follows.handle(command)
             case control.HangUp() | control.Hello():
                 return control.Done()
             case (
@@ -186,7 +186,7 @@ class Commands:
                 | control.Move()
             ):
                 await self._services.session.wait_ready(SETTLE_S)
-                return await self._files(ask, notify)
+                return await self._files(command, notify)
             case (
                 control.CreateUser()
                 | control.Login()
@@ -195,19 +195,19 @@ class Commands:
                 | control.ListDevices()
                 | control.ForgetDevice()
             ):
-                return await self._account.handle(ask)
+                return await self._account.handle(command)
             case control.Invite() | control.ListInvites() | control.RevokeInvite():
-                return await self._invitations.handle(ask)
+                return await self._invitations.handle(command)
             case control.Redeem():
-                return await self._invitations.handle(ask)
+                return await self._invitations.handle(command)
             case _:
-                return await self._groups.handle(ask)
+                return await self._groups.handle(command)
 
     # -- files ----------------------------------------------------------------------------------
 
     async def _files(
         self,
-        ask: control.UploadFile
+        command: control.UploadFile
         | control.DownloadFile
         | control.AwaitDownload
         | control.ShowDownloads
@@ -226,20 +226,20 @@ class Commands:
         notify: Notify,
     ) -> control.Answer | Waiting:
         downloads = self._services.downloads
-        match ask:
+        match command:
             case control.UploadFile():
-                if ask.dry_run:
-                    return planned(await self._services.shares.plan(ask))
-                return uploaded(await self._services.shares.upload(ask, notify))
+                if command.dry_run:
+                    return planned(await self._services.shares.plan(command))
+                return uploaded(await self._services.shares.upload(command, notify))
             case control.DownloadFile():
                 began = monotonic()
-                key = await downloads.begin(ask, notify)
-                if not ask.wait:
-                    text = f"downloading {names.printable(ask.name)}"
-                    return control.Begun(text, ask.group, downloads.path_of(key), ask.name)
+                key = await downloads.begin(command, notify)
+                if not command.wait:
+                    text = f"downloading {names.printable(command.name)}"
+                    return control.Begun(text, command.group, downloads.path_of(key), command.name)
                 left_s = None
-                if ask.timeout_s is not None:
-                    left_s = max(0.0, began + ask.timeout_s - monotonic())
+                if command.timeout_s is not None:
+                    left_s = max(0.0, began + command.timeout_s - monotonic())
                 return Waiting(downloads.wait(key, notify, left_s))
             case control.AwaitDownload(group, path, timeout_s):
                 key = downloads.latest_to(group, path)
@@ -252,26 +252,30 @@ class Commands:
                 return control.ShareRows(await share_rows(self._services.shares, meter))
             case control.StopShare(group, name):
                 await self._services.shares.stop(group, name)
-                return _done(ask, f"{names.printable(name)} is no longer shared from here")
+                return _done(command, f"{names.printable(name)} is no longer shared from here")
             case control.Withdraw(group, name):
                 await self._services.shares.withdraw(group, name)
-                return _done(ask, f"{names.printable(name)} is withdrawn from the group")
+                return _done(command, f"{names.printable(name)} is withdrawn from the group")
             case control.Info():
                 services = self._services
-                return Waiting(share_info(services.link, services.shares, downloads, ask, notify))
+                return Waiting(
+                    share_info(services.link, services.shares, downloads, command, notify)
+                )
             case control.Pause(group, name):
                 await downloads.pause(group, name)
-                return _done(ask, f"paused {names.printable(name)}", control.PAUSED)
+                return _done(command, f"paused {names.printable(name)}", control.PAUSED)
             case control.Resume(group, name):
                 await downloads.resume(group, name)
-                return _done(ask, f"resumed {names.printable(name)}", control.DOWNLOADING)
+                return _done(command, f"resumed {names.printable(name)}", control.DOWNLOADING)
             case control.Cancel(group, name):
                 shown = names.printable(name)
                 if await downloads.cancel(group, name):
                     return _done(
-                        ask, f"cancelled {shown}; its partial data is deleted", "cancelled"
+                        command, f"cancelled {shown}; its partial data is deleted", "cancelled"
                     )
-                return _done(ask, f"{shown} is off the list; the file stays where it is", "cleared")
+                return _done(
+                    command, f"{shown} is off the list; the file stays where it is", "cleared"
+                )
             case control.Clear():
                 rows = await downloads.clear()
                 what = count_text(len(rows), "complete download")
@@ -281,9 +285,9 @@ class Commands:
                 )
             case control.Verify():
                 shares = self._services.shares
-                return Waiting(verify_copy(ask, shares, downloads, notify))
+                return Waiting(verify_copy(command, shares, downloads, notify))
             case control.Move():
-                return Waiting(self._relocation.move(ask, notify))
+                return Waiting(self._relocation.move(command, notify))
             case control.WhySlow(group, name):
                 jobs = downloads.active(group, name)
                 return control.SourceRows(
@@ -292,7 +296,7 @@ class Commands:
             case control.PieceMap(group, name):
                 return piece_map_of(downloads.active(group, name)[0])
             case _:
-                assert_never(ask)
+                assert_never(command)
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -360,9 +364,9 @@ class Commands:
 
 
 def _done(
-    ask: control.StopShare | control.Withdraw | control.Pause | control.Resume | control.Cancel,
+    command: control.StopShare | control.Withdraw | control.Pause | control.Resume | control.Cancel,
     text: str,
     state: str = "",
 ) -> control.Done:
-    changed: dict[str, control.Value] = {"group": ask.group, "name": ask.name}
+    changed: dict[str, control.Value] = {"group": command.group, "name": command.name}
     return control.Done(text, {**changed, "state": state} if state else changed)

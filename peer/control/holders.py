@@ -49,16 +49,16 @@ class HolderCommands:
         concerned = await asyncio.to_thread(shown, found, row.name)
         return control.Holders([holder_row(each, row) for each in _in_order(concerned)])
 
-    async def wait(self, ask: control.AwaitCopies, notify: Notify) -> control.Copies:
+    async def wait(self, command: control.AwaitCopies, notify: Notify) -> control.Copies:
         """Wait for copies of one version on other devices, and report each one as it comes.
 
         A tracker that is away delays the wait and does not end it, once it has begun. Raises
         `Refused` if no device could come, and if the version is replaced or withdrawn.
         """
-        group = names.group_id(ask.group)
-        name, version = names.split_version(ask.name)
-        deadline = None if ask.timeout_s is None else monotonic() + ask.timeout_s
-        wanted = ask.copies or None
+        group = names.group_id(command.group)
+        name, version = names.split_version(command.name)
+        deadline = None if command.timeout_s is None else monotonic() + command.timeout_s
+        wanted = command.copies or None
         row, found = await self._holders(group, name, version)
         was_current = row.current
         verdict = await asyncio.to_thread(judge, found, row.name, self._own, wanted)

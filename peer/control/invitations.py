@@ -25,7 +25,7 @@ from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
 
-Ask: TypeAlias = control.Invite | control.ListInvites | control.RevokeInvite | control.Redeem
+Command: TypeAlias = control.Invite | control.ListInvites | control.RevokeInvite | control.Redeem
 
 
 class InvitationCommands:
@@ -36,9 +36,9 @@ class InvitationCommands:
         self._replica = replica
         self._account = account
 
-    async def handle(self, ask: Ask) -> control.Answer:
-        """Carry ``ask`` out. Raises `MiniTorrentError`."""
-        match ask:
+    async def handle(self, command: Command) -> control.Answer:
+        """Carry ``command`` out. Raises `MiniTorrentError`."""
+        match command:
             case control.Invite(group, uses, life_s):
                 return await self._invite(names.group_id(group), uses, life_s)
             case control.ListInvites(group):
@@ -49,9 +49,9 @@ class InvitationCommands:
                 text = f"the invitation {changed['id']} to {changed['group']} is revoked"
                 return control.Done(text, {**changed})
             case control.Redeem():
-                return await self._redeem(ask)
+                return await self._redeem(command)
             case _:
-                assert_never(ask)
+                assert_never(command)
 
     async def _invite(self, group: GroupId, uses: int, life_s: int) -> control.Invited:
         _check_bounds(uses, life_s)
@@ -68,8 +68,8 @@ class InvitationCommands:
 
     async def _list(self, group: GroupId) -> control.Invites:
         async def page(last: tracker.InvitationRow | None) -> tracker.InvitationRows:
-            ask = tracker.ListInvitations(group, "" if last is None else last.id)
-            return (await self._link.request(ask, tracker.InvitationRows)).reply
+            command = tracker.ListInvitations(group, "" if last is None else last.id)
+            return (await self._link.request(command, tracker.InvitationRows)).reply
 
         rows = listing(page, lambda row: row.id, "invitations", limits.INVITATIONS_KEPT_MAX)
         return control.Invites(
@@ -88,36 +88,36 @@ class InvitationCommands:
 
     # -- redeeming ------------------------------------------------------------------------------
 
-    async def _redeem(self, ask: control.Redeem) -> control.Redeemed:
-        invitation, current = parse_invitation(ask.link), self._replica.user
+    async def _redeem(self, command: control.Redeem) -> control.Redeemed:
+        invitation, current = parse_invitation(command.link), self._replica.user
         await self._link.reachable()
         if self._link.where.key != invitation.tracker.key:
             raise other_tracker(self._link.known.text, current)
-        if ask.user is None or ask.password is None:
+        if command.user is None or command.password is None:
             if current is None:
                 raise not_logged_in()
             user = current
             reply = await self._join(invitation)
         else:
-            user = names.user_id(ask.user)
-            reply = await self._enter(invitation, user, ask)
+            user = names.user_id(command.user)
+            reply = await self._enter(invitation, user, command)
         group, by = check_redeemed(reply, user)
         return control.Redeemed(group, user, by, reply.created)
 
     async def _join(self, invitation: Invitation) -> tracker.Redeemed:
-        ask = tracker.Redeem(invitation.proof)
-        reply = (await self._link.request(ask, tracker.Redeemed)).reply
+        command = tracker.Redeem(invitation.proof)
+        reply = (await self._link.request(command, tracker.Redeemed)).reply
         await self._replica.sync()
         return reply
 
     async def _enter(
-        self, invitation: Invitation, user: UserId, ask: control.Redeem
+        self, invitation: Invitation, user: UserId, command: control.Redeem
     ) -> tracker.Redeemed:
         current = self._replica.user
         if current is not None and current != user:
             raise other_user(current)
-        enter = tracker.Enter(invitation.proof, user, ask.password or "", ask.create)
-        reply = await self._account.ask_for_a_place(enter, tracker.Redeemed)
+        enter = tracker.Enter(invitation.proof, user, command.password or "", command.create)
+        reply = await self._account.request_with_retry(enter, tracker.Redeemed)
         check_redeemed(reply, user)
         await self._account.entered(user)
         await self._replica.sync()

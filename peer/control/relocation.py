@@ -30,16 +30,16 @@ class Relocation:
         self._downloads = downloads
         self._follows = follows
 
-    async def move(self, ask: control.Move, report: Report) -> control.Done:
+    async def move(self, command: control.Move, report: Report) -> control.Done:
         """Move the newest copy of a name, or that of NAME@K. Raises `MiniTorrentError`."""
-        user, group = self._shares.user, names.group_id(ask.group)
+        user, group = self._shares.user, names.group_id(command.group)
         if user is None:
             raise not_logged_in()
-        record, found = self._found(user, group, ask.name)
+        record, found = self._found(user, group, command.name)
         self._refuse_shared(found)
-        self._refuse_fetched(group, ask.name, found.path)
+        self._refuse_fetched(group, command.name, found.path)
         self._refuse_followed(found.path)
-        moved = await self._downloads.moved.moves.move(found, ask.path, report)
+        moved = await self._downloads.moved.moves.move(found, command.path, report)
         path, former = shown_path(moved.path), shown_path(found.path)
         text = f"{names.printable(record.name)} is now at {path}"
         if path == former:

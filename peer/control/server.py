@@ -60,19 +60,19 @@ class Waiting:
     rest: Awaitable[control.Answer]
 
 
-Handle: TypeAlias = Callable[[control.Ask, Notify], Awaitable[control.Answer | Waiting]]
+Handle: TypeAlias = Callable[[control.Command, Notify], Awaitable[control.Answer | Waiting]]
 
 
 @dataclass(slots=True)
 class _Request:
-    ask: control.Ask
+    command: control.Command
     task: asyncio.Task[control.Answer]
     hung_up: bool = False
     short: bool = True
 
 
 class ControlServer:
-    """Answers the command lines of ``home`` by ``handle(ask, notify)``.
+    """Answers the command lines of ``home`` by ``handle(command, notify)``.
 
     Thread safety: created and used in a running event loop. ``counts``: ``malformed`` messages and
     ``lost`` command lines, both dropped. Raises `CannotListen` when the socket cannot be bound.
@@ -84,7 +84,7 @@ class ControlServer:
         self._release = RELEASE
         self._log = str(home / "peer.log")
         self._handle = handle
-        self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
+        self._decoder: Decoder[control.Command] = Decoder(control.Command, data_frames=0)
         self._requests: dict[_Key, _Request] = {}
         self._unasked = BackgroundTasks()  # commands without an answer
         self._long = asyncio.Semaphore(LONG_MAX)  # in order of arrival
@@ -136,22 +136,22 @@ class ControlServer:
                 self._send(*key, control.Welcome(self._release, FORM))
             case control.HangUp(stop_work):
                 self._on_hang_up(key, stop_work)
-            case ask:
-                self._on_ask(key, ask)
+            case command:
+                self._on_command(key, command)
 
-    def _on_ask(self, key: _Key, ask: control.Ask) -> None:
+    def _on_command(self, key: _Key, command: control.Command) -> None:
         if key in self._requests:
             self.counts["malformed"] += 1
             return
-        short = not isinstance(ask, _LONG)
+        short = not isinstance(command, _LONG)
         taken = sum(1 for request in self._requests.values() if request.short is short)
         most = REQUESTS_MAX if short else WAITING_MAX
         if taken >= most:
             busy = control.Failed(Code.BUSY, f"the peer is busy: {most:,} commands are running")
             self._send(*key, busy)
             return
-        task = asyncio.create_task(self._answer(key, ask))
-        self._requests[key] = _Request(ask, task, short=short)
+        task = asyncio.create_task(self._answer(key, command))
+        self._requests[key] = _Request(command, task, short=short)
         task.add_done_callback(lambda task: self._on_done(key, task))
 
     def _on_hang_up(self, key: _Key, stop_work: bool) -> None:
@@ -160,26 +160,26 @@ class ControlServer:
             return
         request.hung_up = True
         request.task.cancel()
-        if stop_work and isinstance(request.ask, control.DownloadFile):
+        if stop_work and isinstance(request.command, control.DownloadFile):
             # Why: the download outlives the command that waits for it.
-            cancel = control.Cancel(request.ask.group, request.ask.name)
+            cancel = control.Cancel(request.command.group, request.command.name)
             self._unasked.start(self._answer(key, cancel))
 
-    async def _answer(self, key: _Key, ask: control.Ask) -> control.Answer:
+    async def _answer(self, key: _Key, command: control.Command) -> control.Answer:
         def notify(message: control.Progress | control.Happened) -> None:
             if key in self._requests:
                 self._send(*key, message)
 
         try:
-            if not isinstance(ask, _LONG):
-                return await self._ended(self._handle(ask, notify))
+            if not isinstance(command, _LONG):
+                return await self._ended(self._handle(command, notify))
             async with self._long:
-                answer = await self._handle(ask, notify)
+                answer = await self._handle(command, notify)
             return await answer.rest if isinstance(answer, Waiting) else answer
         except MiniTorrentError as error:
             return _failure(error)
         except Exception:
-            log.exception("command %s: internal error", type(ask).__name__)
+            log.exception("command %s: internal error", type(command).__name__)
             return control.Failed(
                 Code.INTERNAL,
                 "internal error of the peer",

@@ -25,20 +25,20 @@ ENTRY_BYTES = 64  # of an entry beside its path
 
 
 async def share_info(
-    link: TrackerLink, shares: Shares, downloads: Downloads, ask: control.Info, report: Report
+    link: TrackerLink, shares: Shares, downloads: Downloads, command: control.Info, report: Report
 ) -> control.ShareInfo:
     """Return the facts about NAME or NAME@K. Raises `MiniTorrentError`."""
-    group = names.group_id(ask.group)
-    found, _ = await find_share(link, group, ask.name)
+    group = names.group_id(command.group)
+    found, _ = await find_share(link, group, command.name)
     row = found.row
     _, decoded = await downloads.manifest(group, found, report)
-    entries, more = _entries(decoded, row.name, ask.first, ask.entries)
+    entries, more = _entries(decoded, row.name, command.first, command.entries)
     return control.ShareInfo(
         group=group,
         name=row.name,
         version=row.version,
         current=row.current,
-        versions=[] if ask.first else await _versions(link, group, row.name),
+        versions=[] if command.first else await _versions(link, group, row.name),
         size_bytes=decoded.size,
         files=decoded.file_count,
         pieces=decoded.piece_count,

@@ -24,10 +24,10 @@ from peer.shares.manager import Shares
 
 
 async def verify_copy(
-    ask: control.Verify, shares: Shares, downloads: Downloads, report: Report
+    command: control.Verify, shares: Shares, downloads: Downloads, report: Report
 ) -> control.Verified:
     """Read the copy again, piece by piece. Raises `MiniTorrentError`; cancelling ends it."""
-    record = _record(ask, shares, downloads)
+    record = _record(command, shares, downloads)
     manifest = await shares.manifest_of(record)
     place, began = record.place, monotonic()
 
@@ -50,12 +50,12 @@ async def verify_copy(
     )
 
 
-def _record(ask: control.Verify, shares: Shares, downloads: Downloads) -> ShareRecord:
+def _record(command: control.Verify, shares: Shares, downloads: Downloads) -> ShareRecord:
     """The newest copy of the name, or that of the version."""
-    user, group = shares.user, names.group_id(ask.group)
+    user, group = shares.user, names.group_id(command.group)
     if user is None:
         raise not_logged_in()
-    for text, version in dict.fromkeys([(ask.name, 0), names.split_version(ask.name)]):
+    for text, version in dict.fromkeys([(command.name, 0), names.split_version(command.name)]):
         found = [
             record
             for record in (*downloads.copies(), *shares.versions_of(user, group, text))
@@ -66,6 +66,6 @@ def _record(ask: control.Verify, shares: Shares, downloads: Downloads) -> ShareR
             return max(found, key=lambda record: record.version)
     raise Refused(
         Code.UNKNOWN_SHARE,
-        f"this device has no copy of {names.quoted(ask.name)} in group {names.quoted(group)}",
+        f"this device has no copy of {names.quoted(command.name)} in group {names.quoted(group)}",
         hint("see what it shares", "list-shares"),
     )

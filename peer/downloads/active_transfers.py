@@ -111,10 +111,10 @@ class ActiveTransfers:
         """Request the sources of a content from the tracker; an error is logged."""
         if job.transfer is None:
             return
-        ask = tracker.GetSources(job.group, job.content)
+        command = tracker.GetSources(job.group, job.content)
         try:
             await self._services.tickets.want(job.group)
-            reply = (await self._services.link.request(ask, tracker.Sources)).reply
+            reply = (await self._services.link.request(command, tracker.Sources)).reply
         except MiniTorrentError as error:
             log.debug("no sources were learned: %s", error)
             if isinstance(error, Refused) and error.code is Code.UNKNOWN_SHARE:

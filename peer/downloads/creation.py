@@ -89,7 +89,7 @@ class DownloadCreator:
 
     async def prepare(
         self,
-        ask: control.DownloadFile,
+        command: control.DownloadFile,
         user: UserId,
         report: Callable[[control.Progress], None],
         follow: Folder | None = None,
@@ -102,16 +102,16 @@ class DownloadCreator:
         that it has put there. Raises `MiniTorrentError`; nothing has changed then.
         """
         services = self._services
-        group = names.group_id(ask.group)
-        order = order_named(ask.pick)
+        group = names.group_id(command.group)
+        order = order_named(command.pick)
         report(control.Progress("finding sources", 0, 0))
-        found, asked = await find_share(services.link, group, ask.name)
+        found, asked = await find_share(services.link, group, command.name)
         name = names.share_name(found.row.name)  # as it is listed: it is offered under that name
-        reuse = await services.workers.run(real_paths, ask.reuse)
-        path = await services.workers.run(_destination, ask.dest, asked)
-        within = path != ask.dest and not ask.dest.endswith("/")
-        if within and self._is_place_of(group, name, user, ask.dest):
-            path = ask.dest
+        reuse = await services.workers.run(real_paths, command.reuse)
+        path = await services.workers.run(_destination, command.dest, asked)
+        within = path != command.dest and not command.dest.endswith("/")
+        if within and self._is_place_of(group, name, user, command.dest):
+            path = command.dest
         if follow is not None:
             await services.workers.run(open_part.require_folder, path, follow, True)
         content = ContentId(found.row.content)
@@ -120,20 +120,20 @@ class DownloadCreator:
             if active.content != content or active.record.user != user:
                 raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
             fetched = {*active.record.files}
-            if fetched and not (ask.files and {*ask.files} <= fetched):
+            if fetched and not (command.files and {*command.files} <= fetched):
                 raise AlreadyExists(
                     f"a download of other files to {names.quoted(path)} is under way",
                     "add these when it is complete",
                 )
-            if ask.on_complete:
-                active.set_on_complete(list(ask.on_complete))
+            if command.on_complete:
+                active.set_on_complete(list(command.on_complete))
                 await services.workers.run(self._records.put, active.key, active.record)
             return active
         encoded, decoded = await self.manifest(group, found, report)
         admitted = await services.workers.run(open_part.admit, path)
         finished = [job.record for job in self._jobs.values() if job.complete]
         made = await plan(
-            services, ask, found.row, user, decoded, admitted, finished, report, placed
+            services, command, found.row, user, decoded, admitted, finished, report, placed
         )
         record = DownloadRecord(
             user=user,
@@ -146,7 +146,7 @@ class DownloadCreator:
             pick=order.value,
             started_ms=self._next_ms(),
             topic=services.replica.topic_of(group),
-            times=services.settings.keep_times if ask.times is None else ask.times,
+            times=services.settings.keep_times if command.times is None else command.times,
             reuse=reuse,
             overwrite=made.overwrite,
             in_place=made.place is not None,
@@ -154,7 +154,7 @@ class DownloadCreator:
             replaces=made.replaces,
             files=made.files,
             present=[*made.present],
-            on_complete=list(ask.on_complete),
+            on_complete=list(command.on_complete),
             follow=follow is not None,
             folder=follow,
         )

@@ -74,8 +74,8 @@ class FollowedDownloads:
         if user is None:
             raise not_logged_in()
         into = os.path.dirname(path) + "/"
-        ask = control.DownloadFile(group, name, into, wait=False)
-        prepared = await self._creator.prepare(ask, user, lambda progress: None, folder, placed)
+        command = control.DownloadFile(group, name, into, wait=False)
+        prepared = await self._creator.prepare(command, user, lambda progress: None, folder, placed)
         if isinstance(prepared, DownloadJob):
             return prepared.record
 

@@ -177,7 +177,7 @@ class Downloads:
     # -- commands -------------------------------------------------------------------------------
 
     async def begin(
-        self, ask: control.DownloadFile, report: Callable[[control.Progress], None]
+        self, command: control.DownloadFile, report: Callable[[control.Progress], None]
     ) -> str:
         """Begin a download, or find the same one active; return its key.
 
@@ -187,11 +187,11 @@ class Downloads:
         if self._user is None:
             raise not_active(self._services.replica.user)
         try:
-            async with asyncio.timeout(ask.timeout_s):
-                prepared = await self._creator.prepare(ask, self._user, report)
+            async with asyncio.timeout(command.timeout_s):
+                prepared = await self._creator.prepare(command, self._user, report)
         except TimeoutError as error:
             raise TimedOut(
-                f"download {names.quoted(ask.name)}: timed out; nothing was begun"
+                f"download {names.quoted(command.name)}: timed out; nothing was begun"
             ) from error
         if isinstance(prepared, DownloadJob):
             return prepared.key

@@ -125,8 +125,8 @@ async def _from_tracker(
     parts = bytearray()
     while len(parts) < total:
         report(control.Progress("fetching the manifest", len(parts), total))
-        ask = tracker.GetManifest(group, content, len(parts))
-        answer = await services.link.request(ask, tracker.ManifestPart)
+        command = tracker.GetManifest(group, content, len(parts))
+        answer = await services.link.request(command, tracker.ManifestPart)
         fits = 0 < len(answer.data) <= total - len(parts)
         if (answer.reply.total_bytes, answer.reply.offset) != (total, len(parts)) or not fits:
             raise IntegrityError("the tracker's parts of the manifest do not fit together")

@@ -108,8 +108,8 @@ class PartStore:
         services = self._services
         encoded = services.manifests.get(job.content)
         if encoded is None or manifests.manifest_id(encoded) != job.content:
-            ask = tracker.GetManifest(job.group, job.content, 0)
-            total = (await services.link.request(ask, tracker.ManifestPart)).reply.total_bytes
+            command = tracker.GetManifest(job.group, job.content, 0)
+            total = (await services.link.request(command, tracker.ManifestPart)).reply.total_bytes
             encoded = await fetch_manifest(
                 services, job.group, job.content, total, [], lambda _: None
             )

@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 
 async def plan(
     services: DownloadServices,
-    ask: control.DownloadFile,
+    command: control.DownloadFile,
     row: tracker.FileRow,
     user: UserId,
     decoded: Manifest,
@@ -62,33 +62,33 @@ async def plan(
     Raises `MiniTorrentError`.
     """
     run, path = services.workers.run, admitted.path
-    wanted = await run(_selection, ask, decoded)
-    files = [] if wanted.is_whole else [*dict.fromkeys(ask.files)]
+    wanted = await run(_selection, command, decoded)
+    files = [] if wanted.is_whole else [*dict.fromkeys(command.files)]
     replaces = None
     if admitted.taken:
         former = _former(finished, user, row, path)
         if former is not None and former.files:
-            found = await run(_addition, ask, decoded, path, former, wanted)
+            found = await run(_addition, command, decoded, path, former, wanted)
             if found is not None:
                 return found
         place = await content_at(decoded, path, report)
         if place is not None:
             return Plan(decoded.size, [], place=place)
-        group, name = names.group_id(ask.group), names.share_name(row.name)
+        group, name = names.group_id(command.group), names.share_name(row.name)
         shared = services.shares.versions_of(user, group, name)
         versions = earlier_versions(row, user, group, path, shared, finished)
         versions = versions if placed is None else [placed, *versions]
         if wanted.is_whole:  # a part never takes the place of a whole unasked
             replaces = await unchanged_version(services, versions, path, report)
-        if replaces is None and not ask.overwrite:
+        if replaces is None and not command.overwrite:
             raise AlreadyExists(
                 f"{quoted(path)} is already there, with another content",
-                _overwriting("replace it, when the new content is verified", ask),
+                _overwriting("replace it, when the new content is verified", command),
             )
-    if replaces is not None or (ask.overwrite and not admitted.missing):
+    if replaces is not None or (command.overwrite and not admitted.missing):
         homes = (str(services.home), str(default_home("peer")), str(default_home("tracker")))
         await run(open_part.require_replaceable, path, homes)
-    return Plan(wanted.size, files, overwrite=ask.overwrite, replaces=replaces)
+    return Plan(wanted.size, files, overwrite=command.overwrite, replaces=replaces)
 
 
 def _former(
@@ -103,26 +103,26 @@ def _former(
     return max(found, key=lambda record: record.started_ms, default=None)
 
 
-def _selection(ask: control.DownloadFile, decoded: Manifest) -> Selection:
+def _selection(command: control.DownloadFile, decoded: Manifest) -> Selection:
     """The selected files. Raises `Refused` if there is none."""
-    if ask.files and not decoded.is_folder:
+    if command.files and not decoded.is_folder:
         raise Refused(
             Code.USAGE,
-            f"{quoted(ask.name)} is a single file, and --files selects files of a folder",
-            hint("fetch it", "download-file", ask.group, ask.name, ask.dest),
+            f"{quoted(command.name)} is a single file, and --files selects files of a folder",
+            hint("fetch it", "download-file", command.group, command.name, command.dest),
         )
-    wanted = select(decoded, ask.files)
+    wanted = select(decoded, command.files)
     if not len(wanted):
         raise Refused(
             Code.UNKNOWN_SHARE,
-            f"no file in {quoted(ask.name)} matches {', '.join(map(quoted, ask.files))}; "
+            f"no file in {quoted(command.name)} matches {', '.join(map(quoted, command.files))}; "
             f"there are {examples(decoded, EXAMPLES)}",
         )
     return wanted
 
 
 def _addition(
-    ask: control.DownloadFile,
+    command: control.DownloadFile,
     decoded: Manifest,
     path: str,
     former: DownloadRecord,
@@ -136,20 +136,20 @@ def _addition(
         return None
     if not len(wanted - there):
         return Plan(there.size, former.files, place=place)
-    if not ask.overwrite:
+    if not command.overwrite:
         open_part.refuse_in_the_way(path, decoded, wanted - there)
     leaves = there | wanted
-    files = [] if leaves.is_whole else [*dict.fromkeys([*former.files, *ask.files])]
-    return Plan(leaves.size, files, former.files, overwrite=ask.overwrite)
+    files = [] if leaves.is_whole else [*dict.fromkeys([*former.files, *command.files])]
+    return Plan(leaves.size, files, former.files, overwrite=command.overwrite)
 
 
-def _overwriting(words: str, ask: control.DownloadFile) -> str:
-    """A hint: the command line that makes ``ask``, and replaces what is in the way."""
+def _overwriting(words: str, command: control.DownloadFile) -> str:
+    """A hint: the command line that makes ``command``, and replaces what is in the way."""
     options = ["--overwrite"]
-    options += [] if ask.wait else ["--no-wait"]
-    options += [] if ask.pick == Order.RAREST.value else ["--pick", ask.pick]
-    options += [] if ask.timeout_s is None else ["--timeout", f"{ask.timeout_s:g}s"]
-    options += [word for path in ask.reuse for word in ("--reuse", path)]
-    options += [word for pattern in ask.files for word in ("--files", pattern)]
-    options += [] if ask.times is None else ["--times" if ask.times else "--no-times"]
-    return hint(words, "download-file", ask.group, ask.name, ask.dest, options=options)
+    options += [] if command.wait else ["--no-wait"]
+    options += [] if command.pick == Order.RAREST.value else ["--pick", command.pick]
+    options += [] if command.timeout_s is None else ["--timeout", f"{command.timeout_s:g}s"]
+    options += [word for path in command.reuse for word in ("--reuse", path)]
+    options += [word for pattern in command.files for word in ("--files", pattern)]
+    options += [] if command.times is None else ["--times" if command.times else "--no-times"]
+    return hint(words, "download-file", command.group, command.name, command.dest, options=options)

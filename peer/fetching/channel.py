@@ -66,7 +66,7 @@ class ChannelConnection(Protocol):
     def moved_at(self) -> float:
         """Time at which bytes last arrived from the source."""
 
-    def send(self, ask: peer.Ask) -> None:
+    def send(self, message: peer.ClientMessage) -> None:
         """Send a message at once."""
 
     def flush_soon(self) -> None:

@@ -149,8 +149,10 @@ class SourceConnection:
         bulk = self._pool.wants_bulk(self)
         self._bulk_requested = self._bulk_requested or bulk
         aegis = bulk and self._pool.opens_aegis()
-        ask = peer.Open(channel.number, channel.group, channel.content, ticket, bulk, True, aegis)
-        self._pump.send(pack(b"", ask))
+        message = peer.Open(
+            channel.number, channel.group, channel.content, ticket, bulk, True, aegis
+        )
+        self._pump.send(pack(b"", message))
 
     def _open_timed_out(self, channel: Channel) -> None:
         self._release(channel)
@@ -227,9 +229,9 @@ class SourceConnection:
             self._acked_bytes = self.received_bytes
             self.send(peer.Credit(self.received_bytes))
 
-    def send(self, ask: peer.Ask) -> None:
+    def send(self, message: peer.ClientMessage) -> None:
         """Send a message at once."""
-        if self._pump.send(pack(b"", ask)) is not Sent.YES and self.up:
+        if self._pump.send(pack(b"", message)) is not Sent.YES and self.up:
             # A source that does not accept requests is treated as disconnected.
             self._loop.call_soon(self._pool.on_closed, self)
 

@@ -175,8 +175,8 @@ class Following:
         group = self.record.group
 
         async def page(last: tracker.FileRow | None) -> tracker.FileRows:
-            ask = tracker.ListFiles(group, "" if last is None else last.name)
-            return (await self._services.link.request(ask, tracker.FileRows)).reply
+            command = tracker.ListFiles(group, "" if last is None else last.name)
+            return (await self._services.link.request(command, tracker.FileRows)).reply
 
         rows = listing(page, lambda row: fold_name(row.name), "files", limits.SHARES_PER_GROUP_MAX)
         before, self.listed = self.listed, {}

@@ -87,7 +87,7 @@ class Api:
 
     async def _carry_out(
         self,
-        command: control.Ask,
+        command: control.Command,
         notify: Callable[[control.Progress | control.Happened], None],
     ) -> control.Answer:
         try:
@@ -114,7 +114,7 @@ class Api:
             rest.cancel()
             closed.cancel()
 
-    async def _progress(self, command: control.Ask) -> AsyncIterator[bytes]:
+    async def _progress(self, command: control.Command) -> AsyncIterator[bytes]:
         """Messages ``progress``, and ``result`` or ``problem`` as the last one."""
         told: asyncio.Queue[control.Progress] = asyncio.Queue(maxsize=1)
 

@@ -66,7 +66,7 @@ def openapi(release: str) -> dict[str, Any]:
     schemas = _schemas()
     paths = paths_of(ROUTES, _ANSWERS, schemas, _TEXTS)
     for route in ROUTES:
-        if route.ask in STREAMED:
+        if route.command in STREAMED:
             operation = paths[PREFIX + route.path][route.method.lower()]
             operation["responses"]["200"]["content"].update(_EVENTS)
     paths[f"{PREFIX}/events"] = {"get": _events()}

@@ -29,14 +29,14 @@ STREAMED = (control.UploadFile, control.DownloadFile, control.AwaitDownload)
 """Commands whose progress and result are sent as events to a client that asks for them."""
 
 
-def command_of(route: Route, path: dict[str, Any], body: Any) -> control.Ask:
+def command_of(route: Route, path: dict[str, Any], body: Any) -> control.Command:
     """Build the command. ``body``: values of JSON, or the texts of a query.
 
     Raises `msgspec.ValidationError`.
     """
     made = struct_of(route, path, body)
     _check_paths(made)
-    return cast(control.Ask, made)
+    return cast(control.Command, made)
 
 
 def _check_paths(command: msgspec.Struct) -> None:
@@ -54,8 +54,8 @@ def _group(tail: str = "") -> str:
     return f"/groups/{{group}}{tail}"
 
 
-def _rows(method: str, path: str, ask: type, answer: type, rows: type, summary: str) -> Route:
-    return Route(method, path, ask, answer, summary, rows)
+def _rows(method: str, path: str, command: type, answer: type, rows: type, summary: str) -> Route:
+    return Route(method, path, command, answer, summary, rows)
 
 
 _DOWNLOAD = _group("/downloads/{name}")
@@ -120,4 +120,4 @@ ROUTES: tuple[Route, ...] = (
 
 def unrouted() -> set[type]:
     """Commands without a route; a test holds that there are none."""
-    return set(get_args(control.Ask)) - {route.ask for route in ROUTES} - set(NOT_ROUTED)
+    return set(get_args(control.Command)) - {route.command for route in ROUTES} - set(NOT_ROUTED)

@@ -87,28 +87,28 @@ class Reading:
     # -- readers of the command line ------------------------------------------------------------
 
     async def read(
-        self, ask: control.ReadFile, report: Callable[[control.Progress], None]
+        self, command: control.ReadFile, report: Callable[[control.Progress], None]
     ) -> control.FilePart:
         """Read some bytes by a named reader, which is opened at its first use.
 
         Raises `MiniTorrentError`.
         """
-        if ask.size == 0:
-            self._close_named(ask.reader)
-            return control.FilePart(b"", 0, ask.tag)
-        reader = self._open_named(ask.reader)
+        if command.size == 0:
+            self._close_named(command.reader)
+            return control.FilePart(b"", 0, command.tag)
+        reader = self._open_named(command.reader)
         if reader is None:
-            target = await self.find(ask.group, ask.name, ask.entry)
-            if ask.tag and ask.tag != target.tag:
+            target = await self.find(command.group, command.name, command.entry)
+            if command.tag and command.tag != target.tag:
                 raise Refused(
-                    Code.CHANGED, f"read {quoted(ask.name)}: another version came meanwhile"
+                    Code.CHANGED, f"read {quoted(command.name)}: another version came meanwhile"
                 )
-            reader = self._open_named(ask.reader)  # by another read meanwhile
+            reader = self._open_named(command.reader)  # by another read meanwhile
             if reader is None:
-                reader = self._named[ask.reader] = self.open(target)
+                reader = self._named[command.reader] = self.open(target)
         target = reader.target
-        report(control.Progress("reading", ask.offset, target.size))
-        data = await reader.read(ask.offset, min(ask.size, CHUNK_BYTES))
+        report(control.Progress("reading", command.offset, target.size))
+        data = await reader.read(command.offset, min(command.size, CHUNK_BYTES))
         return control.FilePart(bytes(data), target.size, target.tag)
 
     def _open_named(self, name: str) -> Reader | None:

@@ -93,14 +93,14 @@ class ReadDownloads:
     async def _begin(self, target: Target) -> None:
         folder = self._folder(target.content)
         await self._workers.run(_make_folder, self._root)
-        ask = control.DownloadFile(
+        command = control.DownloadFile(
             target.group,
             versioned(target.name, target.version),
             f"{folder}/",
             wait=False,
             pick=Order.READ.value,
         )
-        await self._downloads.begin(ask, lambda _: None)
+        await self._downloads.begin(command, lambda _: None)
         if self._own(target.content) is None:
             raise Refused(Code.CHANGED, f"read {quoted(target.name)}: it changed just now", "again")
 

@@ -91,7 +91,7 @@ class PieceServer:
             listen,
             guard=guard,
             is_known=lambda key: is_tracker(key) or replica.knows_device(key),
-            on_ask=self._on_ask,
+            on_message=self._on_message,
             counts=self.counts,
             bulk_port=bulk_port,
         )
@@ -117,25 +117,27 @@ class PieceServer:
 
     # -- messages of clients --------------------------------------------------------------------
 
-    def _on_ask(self, requester: RequesterId, device: DeviceKey, ask: peer.Ask | None) -> None:
+    def _on_message(
+        self, requester: RequesterId, device: DeviceKey, message: peer.ClientMessage | None
+    ) -> None:
         client = self._clients.get(requester)
         if client is not None and client.device != device:
             # The routing id passed to another device: it must get nothing that was for the former.
             self._remove(requester)
             client = None
-        if ask is None:
+        if message is None:
             return
         if client is None:
             client, *evicted = self._clients.add(requester, device)
             for former in evicted:
                 self._on_evicted(former)
-        match ask:
+        match message:
             case peer.Request():
-                self._on_request(client, ask)
+                self._on_request(client, message)
             case peer.Credit(received_bytes):
                 self._decide(swarm.Acknowledged(client.id, client.received(received_bytes)))
             case peer.Open():
-                self._on_open(client, ask)
+                self._on_open(client, message)
             case peer.Renew(group, token):
                 self._on_renew(client, GroupId(fold_id(group)), token)
             case peer.Withdraw(number, pieces):
@@ -145,37 +147,37 @@ class PieceServer:
                 if (channel := client.channels.get(number)) is not None:
                     self._close_channel(channel)
             case peer.AskManifest():
-                self._on_manifest_request(client, ask)
+                self._on_manifest_request(client, message)
             case _:
-                assert_never(ask)
+                assert_never(message)
 
-    def _on_open(self, client: Client, ask: peer.Open) -> None:
-        group, content = GroupId(fold_id(ask.group)), ContentId(ask.content)
-        if (former := client.channels.get(ask.channel)) is not None:
+    def _on_open(self, client: Client, message: peer.Open) -> None:
+        group, content = GroupId(fold_id(message.group)), ContentId(message.content)
+        if (former := client.channels.get(message.channel)) is not None:
             self._close_channel(former)  # to the client the number means the new one from now on
         try:
-            ticket = self._access.authorize(client.device, group, ask.ticket)
+            ticket = self._access.authorize(client.device, group, message.ticket)
         except Refused as error:
             self.counts["refused"] += 1
-            self._send_closed(client, ask.channel, refusal_of(error))
+            self._send_closed(client, message.channel, refusal_of(error))
             return
         served = self._inventory.find(group, content)
         if served is None:
-            self._send_closed(client, ask.channel, NOT_OFFERED)
+            self._send_closed(client, message.channel, NOT_OFFERED)
             return
         # Requests on a closed channel must not be answered on the new one.
-        for former in self._clients.conflicting(client, ask.channel, content):
+        for former in self._clients.conflicting(client, message.channel, content):
             self._close_channel(former)
         client.tickets[group] = ticket
-        if self._clients.open(client, ask.channel, group, content, ask.notices) is None:
+        if self._clients.open(client, message.channel, group, content, message.notices) is None:
             refusal = Refusal(Code.LIMIT, "too many open channels")
-            self._send_closed(client, ask.channel, refusal)
+            self._send_closed(client, message.channel, refusal)
             return
         bits = None if served.have is None else served.have.to_bytes()
-        answer = peer.Opened(ask.channel, served.have is None, ticket.expires_ms)
+        answer = peer.Opened(message.channel, served.have is None, ticket.expires_ms)
         self._send(client, answer, bits)
         still_here, bulk = self._clients.get(client.id) is client, self._socket.bulk
-        if ask.bulk and still_here and (offer := bulk.offer(client.id, aegis=ask.aegis)):
+        if message.bulk and still_here and (offer := bulk.offer(client.id, aegis=message.aegis)):
             self._send(client, offer)
 
     def _on_renew(self, client: Client, group: GroupId, token: bytes) -> None:
@@ -196,36 +198,35 @@ class PieceServer:
             self._refuse(channel, refusal_of(error))
             return None
 
-    def _on_request(self, client: Client, ask: peer.Request) -> None:
-        channel = client.channels.get(ask.channel)
+    def _on_request(self, client: Client, message: peer.Request) -> None:
+        channel = client.channels.get(message.channel)
         served = None if channel is None else self._authorize(channel)
-        received = client.received(ask.received_bytes)
+        received = client.received(message.received_bytes)
         if channel is None or served is None:
             self._decide(swarm.Acknowledged(client.id, received))
             return
-        pieces = tuple(ask.pieces)
+        pieces = tuple(message.pieces)
         if pieces and max(pieces) >= served.manifest.piece_count:
             self.counts["out of range"] += 1  # these are declined, like those not held
         user = UserId(channel.ticket.user)
         self._decide(swarm.RequestReceived(client.id, user, channel.content, pieces, received))
 
-    def _on_manifest_request(self, client: Client, ask: peer.AskManifest) -> None:
-        channel = client.channels.get(ask.channel)
+    def _on_manifest_request(self, client: Client, message: peer.AskManifest) -> None:
+        channel = client.channels.get(message.channel)
         served = None if channel is None else self._authorize(channel)
         if channel is None or served is None:
             return
-        size = min(limits.MANIFEST_PART_BYTES, max(0, len(served.encoded) - ask.offset))
-        user = UserId(channel.ticket.user)
-        answer = partial(self._send_manifest_part, client.id, ask)
-        self._manifests.add((client.id, ask.channel), user, size, answer)
+        size = min(limits.MANIFEST_PART_BYTES, max(0, len(served.encoded) - message.offset))
+        answer = partial(self._send_manifest_part, client.id, message)
+        self._manifests.add((client.id, message.channel), UserId(channel.ticket.user), size, answer)
 
-    def _send_manifest_part(self, requester: RequesterId, ask: peer.AskManifest) -> None:
+    def _send_manifest_part(self, requester: RequesterId, message: peer.AskManifest) -> None:
         client = self._clients.get(requester)
-        channel = None if client is None else client.channels.get(ask.channel)
+        channel = None if client is None else client.channels.get(message.channel)
         served = None if channel is None else self._authorize(channel)
         if client is not None and served is not None:
-            part = served.encoded[ask.offset : ask.offset + limits.MANIFEST_PART_BYTES]
-            answer = peer.ManifestBytes(ask.channel, len(served.encoded), ask.offset)
+            part = served.encoded[message.offset : message.offset + limits.MANIFEST_PART_BYTES]
+            answer = peer.ManifestBytes(message.channel, len(served.encoded), message.offset)
             self._send(client, answer, part)
 
     # -- the machine ----------------------------------------------------------------------------
@@ -246,8 +247,7 @@ class PieceServer:
                     self._drop(requester)
                 case _:
                     assert_never(effect)
-        if sends:
-            self._read(sends)
+        self._read(sends)
         self._wakeup.set(self._core.next_wakeup(now), now)
 
     # -- pieces ---------------------------------------------------------------------------------

@@ -35,12 +35,15 @@ log = logging.getLogger(__name__)
 DOMAIN = "pieces"
 # Pieces wait in the serving machine, where they can be cancelled, and not in the socket.
 SEND_QUEUE = 64
-_asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0, request_ids=False)
+_asks: Decoder[peer.ClientMessage] = Decoder(peer.ClientMessage, data_frames=0, request_ids=False)
 
 
 class ServerSocket:
-    """The ROUTER of the piece server. ``on_ask`` is called with the connection, its device and the
-    message; the message is None if it was malformed and is answered already."""
+    """The ROUTER of the piece server.
+
+    ``on_message`` is called with the connection, its device and the message.
+    The message is None if it was malformed and is answered already.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class ServerSocket:
         *,
         guard: zap.ZapHandler,
         is_known: Callable[[DeviceKey], bool],
-        on_ask: Callable[[RequesterId, DeviceKey, peer.Ask | None], None],
+        on_message: Callable[[RequesterId, DeviceKey, peer.ClientMessage | None], None],
         counts: Counter[str],
         bulk_port: int | None,
     ) -> None:
@@ -59,7 +62,7 @@ class ServerSocket:
         `CannotListen`.
         """
         self.endpoint = ""
-        self._on_ask = on_ask
+        self._deliver = on_message
         self._counts = counts
         guard.guard(
             DOMAIN,
@@ -122,9 +125,11 @@ class ServerSocket:
             self._counts["unnamed"] += 1
             return
         requester = RequesterId(source.routing_id)
-        self._on_ask(requester, source.device, self._decode(requester, source.device, frames[1:]))
+        self._deliver(requester, source.device, self._decode(requester, source.device, frames[1:]))
 
-    def _decode(self, requester: RequesterId, device: DeviceKey, frames: Frames) -> peer.Ask | None:
+    def _decode(
+        self, requester: RequesterId, device: DeviceKey, frames: Frames
+    ) -> peer.ClientMessage | None:
         try:
             return _asks.unpack(frames).body
         except VersionMismatch as error:

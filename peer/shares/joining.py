@@ -64,7 +64,7 @@ class Joining:
 
     async def ready(
         self,
-        ask: control.UploadFile,
+        command: control.UploadFile,
         group: GroupId,
         name: str,
         scanned: Scan,
@@ -78,37 +78,41 @@ class Joining:
         notes: list[str] = []
         found = await self._offers.find(group, name)
         if found is None:
-            check_new(ask, group, name)
-            replaces = 0 if ask.replace else None
-            return await self._digested(ask, scanned, ask.piece_length, notes, replaces, report)
+            check_new(command, group, name)
+            replaces = 0 if command.replace else None
+            return await self._digested(
+                command, scanned, command.piece_length, notes, replaces, report
+            )
         content, (model, encoded) = await self._model(found, group, name)
         try:
             # With --replace the permission to execute is a reason for a new version.
-            if not _same_files(model, scanned) or (ask.replace and _other_kinds(model, scanned)):
+            if not _same_files(model, scanned) or (
+                command.replace and _other_kinds(model, scanned)
+            ):
                 raise OtherContent("other files")
             place = await verify(model, scanned, report)
         except OtherContent:
-            if not ask.replace or not may_replace(found):
-                raise _taken(ask, group, name, may_replace(found)) from None
+            if not command.replace or not may_replace(found):
+                raise _taken(command, group, name, may_replace(found)) from None
         else:
-            notes += _differences(model, scanned, ask)
+            notes += _differences(model, scanned, command)
             return Ready(content, model, encoded, place, True, notes, found.row.version)
         # Why: pieces of the same length can be taken from the earlier version by other devices.
-        length = ask.piece_length or _kept_length(model, scanned)
+        length = command.piece_length or _kept_length(model, scanned)
         version = found.row.version
-        return await self._digested(ask, scanned, length, notes, version, report)
+        return await self._digested(command, scanned, length, notes, version, report)
 
     async def _digested(
         self,
-        ask: control.UploadFile,
+        command: control.UploadFile,
         scanned: Scan,
         piece_length: int | None,
         notes: list[str],
         replaces: int | None,
         report: Report,
     ) -> Ready:
-        algorithm = Algorithm.named(ask.digest)
-        digested = await digest(scanned, algorithm, piece_length, ask.times, report)
+        algorithm = Algorithm.named(command.digest)
+        digested = await digest(scanned, algorithm, piece_length, command.times, report)
         encoded = await self._workers.run(manifests.encode, digested.manifest)
         content = manifests.manifest_id(encoded)
         version = replaces + 1 if replaces else 0
@@ -131,7 +135,7 @@ class Joining:
 
     async def outcome(
         self,
-        ask: control.UploadFile,
+        command: control.UploadFile,
         group: GroupId,
         name: str,
         scanned: Scan,
@@ -143,13 +147,13 @@ class Joining:
         Reads no file. Raises `Refused` if the name stands for other files."""
         found = await self._offers.find(group, name)
         if found is None:
-            check_new(ask, group, name)
+            check_new(command, group, name)
             return "new"
         content, (model, _) = await self._model(found, group, name)
-        if not _same_files(model, scanned) or (ask.replace and _other_kinds(model, scanned)):
-            if ask.replace and may_replace(found):
+        if not _same_files(model, scanned) or (command.replace and _other_kinds(model, scanned)):
+            if command.replace and may_replace(found):
                 return "replace"
-            raise _taken(ask, group, name, may_replace(found))
+            raise _taken(command, group, name, may_replace(found))
         return "again" if own == content else "join"
 
     async def _manifest(self, group: GroupId, content: ContentId) -> bytes:
@@ -174,21 +178,21 @@ def _other_kinds(model: Manifest, scanned: Scan) -> int:
     return sum(one.kind is not two.kind for one, two in pairs)
 
 
-def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> list[str]:
+def _differences(model: Manifest, scanned: Scan, command: control.UploadFile) -> list[str]:
     notes = []
-    length = ask.piece_length
+    length = command.piece_length
     if length is not None and length != model.piece_length:
         notes.append(
             f"it has pieces of {size_text(model.piece_length)}, not of {size_text(length)}"
         )
-    if ask.digest != model.algorithm.value:
-        notes.append(f"it is verified by {model.algorithm.value}, not by {ask.digest}")
+    if command.digest != model.algorithm.value:
+        notes.append(f"it is verified by {model.algorithm.value}, not by {command.digest}")
     kinds = _other_kinds(model, scanned)
     if kinds:
         files = "1 file is" if kinds == 1 else f"{kinds} files are"
         notes.append(f"{files} marked executable in one of the two copies only")
     count = len(model.entries)
-    if ask.times and not model.times:
+    if command.times and not model.times:
         notes.append("it was shared without times of modification")
     elif model.times and model.times[:count] != scanned.times[:count]:
         notes.append("the times of modification differ from those of the files here")
@@ -204,45 +208,48 @@ def _kept_length(model: Manifest, scanned: Scan) -> int | None:
     return length if kept else None
 
 
-def check_new(ask: control.UploadFile, group: GroupId, name: str) -> None:
+def check_new(command: control.UploadFile, group: GroupId, name: str) -> None:
     """Raise `BadName` for a name that no new share may bear."""
     try:
         new_share_name(name)
     except BadName as error:
-        raise BadName(error.message, _other_name(ask, group, name.replace("@", "-"))) from None
+        raise BadName(error.message, _other_name(command, group, name.replace("@", "-"))) from None
 
 
-def _taken(ask: control.UploadFile, group: GroupId, name: str, may_replace: bool) -> Refused:
+def _taken(command: control.UploadFile, group: GroupId, name: str, may_replace: bool) -> Refused:
     shown = quoted(name)
     if may_replace:
-        words = _options(ask, replace=True)
+        words = _options(command, replace=True)
         return Refused(
             Code.TAKEN,
             f"another content is shared as {shown} in this group, or its former state",
-            hint("make it the next version", "upload-file", ask.path, group, options=words),
+            hint("make it the next version", "upload-file", command.path, group, options=words),
         )
     stem, dot, ending = name.rpartition(".")
     other = f"{stem}-2.{ending}" if stem and dot else f"{name}-2"
     message = (
         f"replace {shown}: only its sharer and the owner of the group may"
-        if ask.replace
+        if command.replace
         else f"another content is shared as {shown} in this group"
     )
     advice = "share it under another name"
-    if not ask.replace:
+    if not command.replace:
         advice = f"--replace is for its sharer and the owner of the group; {advice}"
-    return Refused(Code.TAKEN, message, _other_name(ask, group, other, advice))
+    return Refused(Code.TAKEN, message, _other_name(command, group, other, advice))
 
 
 def _other_name(
-    ask: control.UploadFile, group: GroupId, name: str, words: str = "share it under another name"
+    command: control.UploadFile,
+    group: GroupId,
+    name: str,
+    words: str = "share it under another name",
 ) -> str:
-    options = _options(ask, name=name, replace=False)
-    return hint(words, "upload-file", ask.path, group, options=options)
+    options = _options(command, name=name, replace=False)
+    return hint(words, "upload-file", command.path, group, options=options)
 
 
-def _options(ask: control.UploadFile, **fields: Any) -> list[str]:
-    return [*(["--yes"] if ask.yes else []), *upload_options(replace(ask, **fields))]
+def _options(command: control.UploadFile, **fields: Any) -> list[str]:
+    return [*(["--yes"] if command.yes else []), *upload_options(replace(command, **fields))]
 
 
 def with_path(error: Refused, path: str) -> Refused:

@@ -257,28 +257,28 @@ class Shares:
 
     # -- commands -------------------------------------------------------------------------------
 
-    async def upload(self, ask: control.UploadFile, report: Report) -> Upload:
+    async def upload(self, command: control.UploadFile, report: Report) -> Upload:
         """Digest the files at a path, offer them, and serve them.
 
         Cancelling ends the digesting. Raises `MiniTorrentError`.
         """
         started = monotonic()
-        user, group, name, rule, scanned = await self._scanned(ask)
-        if scanned.delicate and not ask.yes:
+        user, group, name, rule, scanned = await self._scanned(command)
+        if scanned.delicate and not command.yes:
             shown = names.quoted(scanned.place.path)
             raise Refused(Code.UNCONFIRMED, f"{shown} has {scanned.delicate.words()}")
         own = {each.version: each.content for each in self._records.of_name(user, group, name)}
         for attempt in range(2):
-            end_ms = 0 if ask.expires_s is None else wall_ms() + round(ask.expires_s * 1000)
+            end_ms = 0 if command.expires_s is None else wall_ms() + round(command.expires_s * 1000)
             rights = self._rights(user, group)
-            ready = await self._joining.ready(ask, group, name, scanned, rights, report)
+            ready = await self._joining.ready(command, group, name, scanned, rights, report)
             try:
                 guess = ready.version or max(own, default=0) + 1
                 offered = await self._offer(user, group, name, guess, rule, end_ms, ready, report)
             except Refused as error:
                 # Another member may have shared the same bytes meanwhile: join that share.
                 if error.code is not Code.TAKEN or ready.joining or attempt:
-                    raise with_path(error, ask.path) from None
+                    raise with_path(error, command.path) from None
             else:
                 break
         self._expiry.look_soon()
@@ -287,35 +287,36 @@ class Shares:
         elapsed_s = monotonic() - started
         return Upload(offered.row, elapsed_s, joined, again, ready.notes, scanned, end_ms)
 
-    async def plan(self, ask: control.UploadFile) -> Plan:
+    async def plan(self, command: control.UploadFile) -> Plan:
         """The result that `upload` would have. Digests and changes nothing."""
-        user, group, name, _, scanned = await self._scanned(ask)
+        user, group, name, _, scanned = await self._scanned(command)
         mine = self._records.of_name(user, group, name)
         own = ContentId(mine[-1].content) if mine else None
         rights = self._rights(user, group)
         outcome: str | Refused
         try:
-            outcome = await self._joining.outcome(ask, group, name, scanned, own, rights)
+            outcome = await self._joining.outcome(command, group, name, scanned, own, rights)
         except Refused as error:
             outcome = error
-        length = checked_piece_length(ask.piece_length, scanned.size)
-        return Plan(group, name, Algorithm.named(ask.digest), length, scanned, outcome)
+        length = checked_piece_length(command.piece_length, scanned.size)
+        return Plan(group, name, Algorithm.named(command.digest), length, scanned, outcome)
 
     async def _scanned(
-        self, ask: control.UploadFile
+        self, command: control.UploadFile
     ) -> tuple[UserId, GroupId, str, SharingRule, Scan]:
         """The user, the group, the name, the rule, and the entries found by it.
 
         Everything is checked that can be before minutes are spent on digesting."""
-        user, group = await self._require_member(ask.group)
+        user, group = await self._require_member(command.group)
         await self._offers.reachable()
-        own_name = os.path.basename(ask.path.rstrip("/"))
-        name = names.share_name(own_name if ask.name is None else ask.name)
-        Algorithm.named(ask.digest)
-        rule = await self._workers.run(rule_of, ask.links, ask.link_roots, ask.exclude, ask.skip)
+        own_name = os.path.basename(command.path.rstrip("/"))
+        name = names.share_name(own_name if command.name is None else command.name)
+        Algorithm.named(command.digest)
+        rules = (command.links, command.link_roots, command.exclude, command.skip)
+        rule = await self._workers.run(rule_of, *rules)
         paths = DevicePaths(self.parts_under_way(), self._homes)
-        typed = Typed(ask.group, tuple(upload_options(ask, links=False)))
-        scanned = await self._workers.run(scan, ask.path, paths, rule, typed)
+        typed = Typed(command.group, tuple(upload_options(command, links=False)))
+        scanned = await self._workers.run(scan, command.path, paths, rule, typed)
         return user, group, name, rule, scanned
 
     def _rights(self, user: UserId, group: GroupId) -> Callable[[tracker.ShareFound], bool]:

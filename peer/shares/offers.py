@@ -44,9 +44,9 @@ class TrackerOffers:
         ``version`` as in `tracker.Offer`.
 
         Raises `IntegrityError` too, if the tracker answers with another row."""
-        ask = tracker.Offer(group, name, content, replace, version)
+        command = tracker.Offer(group, name, content, replace, version)
         try:
-            return await self._offered(ask)
+            return await self._offered(command)
         except Refused as error:
             if error.code is not Code.NEED_MANIFEST:
                 raise
@@ -55,34 +55,36 @@ class TrackerOffers:
             report(control.Progress("sending the manifest", offset, total))
             put = tracker.PutManifest(content, total, offset)
             part = encoded[offset : offset + step]
-            await self._ask(put, tracker.Done, part)
-        return await self._offered(ask)
+            await self._request(put, tracker.Done, part)
+        return await self._offered(command)
 
-    async def _offered(self, ask: tracker.Offer) -> tracker.Offered:
-        reply = await self._ask(ask, tracker.Offered)
-        check_offered(reply.row, ask.name, ContentId(ask.content))
-        if ask.version and not ask.replace:
-            check_version(reply.row, ask.version)
+    async def _offered(self, command: tracker.Offer) -> tracker.Offered:
+        reply = await self._request(command, tracker.Offered)
+        check_offered(reply.row, command.name, ContentId(command.content))
+        if command.version and not command.replace:
+            check_version(reply.row, command.version)
         return reply
 
-    async def _ask(self, ask: tracker.Command, answer: type[R], data: bytes | None = None) -> R:
+    async def _request(
+        self, command: tracker.Command, answer: type[R], data: bytes | None = None
+    ) -> R:
         """The reply of the tracker, which may be busy for a while.
 
         Why: a device that comes back with thousands of shares exceeds the tracker's limits."""
         for _ in range(TRIES):
             try:
-                return (await self._link.request(ask, answer, data=data)).reply
+                return (await self._link.request(command, answer, data=data)).reply
             except Refused as error:
                 if error.code is not Code.BUSY:
                     raise
             await asyncio.sleep(BUSY_S)
-        return (await self._link.request(ask, answer, data=data)).reply
+        return (await self._link.request(command, answer, data=data)).reply
 
     async def find(self, group: GroupId, name: str) -> tracker.ShareFound | None:
         """The current version of ``name`` or a twin of it; None if there is none."""
         try:
-            ask = tracker.FindShare(group, name)
-            return (await self._link.request(ask, tracker.ShareFound)).reply
+            command = tracker.FindShare(group, name)
+            return (await self._link.request(command, tracker.ShareFound)).reply
         except Refused as error:
             if error.code is Code.UNKNOWN_SHARE:
                 return None
@@ -93,8 +95,8 @@ class TrackerOffers:
         parts = bytearray()
         total = 1
         while len(parts) < total:
-            ask = tracker.GetManifest(group, content, len(parts))
-            answer = await self._link.request(ask, tracker.ManifestPart)
+            command = tracker.GetManifest(group, content, len(parts))
+            answer = await self._link.request(command, tracker.ManifestPart)
             total = answer.reply.total_bytes
             if not answer.data or total > limits.MANIFEST_BYTES_MAX:
                 break
@@ -109,11 +111,11 @@ class TrackerOffers:
 
     async def withdraw(self, group: str, name: str, version: int) -> None:
         """Withdraw the offer of a version of ``name``; 0: of all versions."""
-        await self._ask(tracker.StopShare(group, name, version), tracker.Done)
+        await self._request(tracker.StopShare(group, name, version), tracker.Done)
 
     async def withdraw_for_all(self, group: str, name: str, version: int) -> None:
         """Withdraw the offers of a version of ``name`` on all devices of the group."""
-        await self._ask(tracker.Withdraw(group, name, version), tracker.Done)
+        await self._request(tracker.Withdraw(group, name, version), tracker.Done)
 
     async def withdraw_named(self, group: GroupId, text: str) -> None:
         """Withdraw NAME, or NAME@K, on all devices of the group."""
@@ -132,8 +134,8 @@ class TrackerOffers:
         """The offers that the tracker lists, by folded group, folded name and version."""
 
         async def page(last: tracker.OfferRow | None) -> tracker.OfferRows:
-            ask = tracker.MyOffers("" if last is None else _after(last))
-            return await self._ask(ask, tracker.OfferRows)
+            command = tracker.MyOffers("" if last is None else _after(last))
+            return await self._request(command, tracker.OfferRows)
 
         rows = listing(page, _reference, "offers", limits.OFFERS_PER_DEVICE_MAX)
         return {_reference(row): row async for row in rows}

@@ -31,8 +31,8 @@ async def find_share(
 
 
 async def _find(link: TrackerLink, group: GroupId, name: str, version: int) -> tracker.ShareFound:
-    ask = tracker.FindShare(group, share_name(name), version)
-    found = (await link.request(ask, tracker.ShareFound)).reply
+    command = tracker.FindShare(group, share_name(name), version)
+    found = (await link.request(command, tracker.ShareFound)).reply
     check_name(found.row, name)
     check_version(found.row, version)
     return found

@@ -246,8 +246,8 @@ class GroupReplica:
 
     async def _fetch_events(self, group: GroupId) -> None:
         while (view := self._views.get(group)) is not None:
-            ask = tracker.EventsSince(group, view.seq)
-            reply = (await self._link.request(ask, tracker.Events)).reply
+            command = tracker.EventsSince(group, view.seq)
+            reply = (await self._link.request(command, tracker.Events)).reply
             if reply.snapshot is not None and reply.head > view.seq:
                 await self._take_snapshot(view, reply, reply.snapshot)
             before = view.seq
@@ -350,8 +350,8 @@ class GroupReplica:
 
         async def page(last: tracker.DeviceRow | None) -> tracker.DeviceRows:
             nonlocal seq
-            ask = tracker.GetDevices(group, "" if last is None else last.device.hex())
-            reply = (await self._link.request(ask, tracker.DeviceRows)).reply
+            command = tracker.GetDevices(group, "" if last is None else last.device.hex())
+            reply = (await self._link.request(command, tracker.DeviceRows)).reply
             seq = seq or reply.seq
             return reply
 

@@ -64,10 +64,12 @@ class LeaseKeeper:
         if endpoint is None:
             return
         received, sent = map(round, self._rates())
-        ask = tracker.Announce(endpoint, self._leeching()[:1000], self._instance, received, sent)
+        command = tracker.Announce(
+            endpoint, self._leeching()[:1000], self._instance, received, sent
+        )
         sent_at = monotonic()
         try:
-            reply = (await self._link.request(ask, tracker.Announced)).reply
+            reply = (await self._link.request(command, tracker.Announced)).reply
         except Refused as error:
             if error.code is Code.KEY_IN_USE:
                 # Another machine has this key and is online: we stop acting as this device.

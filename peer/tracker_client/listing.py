@@ -26,18 +26,19 @@ class Page(Protocol[R]):
 
 
 async def listing(
-    ask: Callable[[Row | None], Awaitable[Page[Row]]],
+    fetch: Callable[[Row | None], Awaitable[Page[Row]]],
     key: Callable[[Row], Any],
     what: str,
     rows_max: int,
 ) -> AsyncIterator[Row]:
-    """Yield all rows of a listing. ``ask`` fetches the page after a row, the first one after None;
-    ``key`` is what the rows are sorted by. Raises `RemoteProtocolError` and the errors of ``ask``.
+    """Yield all rows of a listing. Raises `RemoteProtocolError` and the errors of ``fetch``.
+
+    ``fetch`` returns the page after a row, the first one after None; rows are sorted by ``key``.
     """
     count, last = 0, None
     more = True
     while more:
-        page = await ask(last)
+        page = await fetch(last)
         for row in page.rows:
             if last is not None and not key(last) < key(row):
                 raise RemoteProtocolError(f"list {what}: the tracker's rows are not in order")

@@ -93,8 +93,8 @@ class TicketWallet:
     async def _fetch(self, groups: list[GroupId]) -> None:
         sent_at = monotonic()
         try:
-            ask = tracker.GetTickets(list(groups))
-            reply = (await self._link.request(ask, tracker.Tickets)).reply
+            command = tracker.GetTickets(list(groups))
+            reply = (await self._link.request(command, tracker.Tickets)).reply
         except Refused as error:
             if error.code is Code.UNKNOWN_GROUP:  # the user is in none of them
                 self._not_given(groups)

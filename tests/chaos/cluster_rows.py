@@ -34,7 +34,7 @@ class Town:
     def __init__(self, cluster: TrackerCluster) -> None:
         self.cluster = cluster
         self.owner = self._device(0).enter("owner")
-        self.owner.ask(tracker.CreateGroup("lab"))
+        self.owner.request(tracker.CreateGroup("lab"))
         self.writers = []
         for number in range(WRITERS):
             device = self._device(number).enter(f"w{number}")
@@ -81,7 +81,7 @@ class Town:
         logs, listed = [], []
         for each in self.cluster.trackers:
             reader = Device(each.at, self.owner.pair)
-            reader.ask(tracker.Hello())  # which waits for the head
+            reader.request(tracker.Hello())  # which waits for the head
             logs.append(log_of(reader, "lab"))
             listed.append(names_listed(reader, "lab"))
             reader.close()
@@ -136,7 +136,7 @@ def f34_the_database_ends_under_writers_at_two_trackers(stage: Stage) -> str:
             how = stage.rng.choice([signal.SIGINT, signal.SIGKILL])
             server.end(how)
             reader = Device(stage.rng.choice(cluster.trackers).at, town.owner.pair)
-            assert reader.ask(tracker.ListFiles("lab")).rows
+            assert reader.request(tracker.ListFiles("lab")).rows
             reader.close()
             server.start()
             worst = max(worst, town.goes_on())

@@ -49,8 +49,8 @@ class Noise:
         self._devices = [Device(at).enter("noise")]
         self._devices += [Device(at) for _ in range(DEVICES - 1)]
         for device in self._devices[1:]:
-            device.ask(tracker.Login("noise", "a password"))
-        self._devices[0].ask(tracker.JoinGroup(self.group))
+            device.request(tracker.Login("noise", "a password"))
+        self._devices[0].request(tracker.JoinGroup(self.group))
         alice.ok("accept-request", self.group, "noise")
         self._content = self._devices[0].share(self.group, "first")
 
@@ -100,7 +100,7 @@ class Noise:
 
     def heard_by(self, watcher: Watcher) -> None:
         """All was heard since the first, each once and in order, or told as a gap."""
-        head = self._devices[0].ask(tracker.EventsSince(self.group, 1 << 40)).head
+        head = self._devices[0].request(tracker.EventsSince(self.group, 1 << 40)).head
         wait_for(lambda: head in watcher.seqs[-5:], "the last event", patience_s=120.0)
         seqs = watcher.seqs
         assert seqs == list(range(seqs[0], head + 1))

@@ -67,7 +67,7 @@ def f01_every_answered_command_survives_200_kills(stage: Stage) -> str:
     kills, acknowledged = stage.count(200), set[str]()
     with stage.swarm() as swarm:
         first = Device(parse_link(swarm.tracker.link).first).enter("alice")
-        first.ask(tracker.CreateGroup("lab"))
+        first.request(tracker.CreateGroup("lab"))
         content = first.share("lab", "first")
         for run in range(kills):
             device = Device(parse_link(swarm.tracker.link).first, first.pair)
@@ -83,19 +83,19 @@ def f01_every_answered_command_survives_200_kills(stage: Stage) -> str:
             acknowledged |= set(writer.done)
             again = Device(parse_link(swarm.tracker.link).first, first.pair)
             for name in writer.done[-5:]:
-                again.ask(tracker.FindShare("lab", name))
+                again.request(tracker.FindShare("lab", name))
             again.close()
         last = Device(parse_link(swarm.tracker.link).first, first.pair)
         log: list[events.LogEntry] = []
         seq, head = 0, 1
         while seq < head:
-            page = last.ask(tracker.EventsSince("lab", seq))
+            page = last.request(tracker.EventsSince("lab", seq))
             log, head = log + page.entries, page.head
             seq = log[-1].seq
         files: set[str] = set()
         more, after = True, ""
         while more:
-            listed = last.ask(tracker.ListFiles("lab", after))
+            listed = last.request(tracker.ListFiles("lab", after))
             files |= {row.name for row in listed.rows}
             more, after = listed.more, listed.rows[-1].name
         last.close()
@@ -259,9 +259,9 @@ def f51_one_account_that_writes_all_the_time_leaves_the_tables_flat(stage: Stage
             swarm.tracker.start()
         at = parse_link(swarm.tracker.link).first
         owner, eve = Device(at).enter("owner"), Device(at).enter("eve")
-        owner.ask(tracker.CreateGroup("others"))
+        owner.request(tracker.CreateGroup("others"))
         for number in range(30):
-            eve.ask(tracker.CreateGroup(f"own{number}"))
+            eve.request(tracker.CreateGroup(f"own{number}"))
         content = eve.share("own0", "first")
         kinds: list[Callable[[int], list[object]]] = [
             lambda n: [tracker.CreateGroup(f"g{n}"), tracker.LeaveGroup(f"g{n}")],
@@ -276,7 +276,7 @@ def f51_one_account_that_writes_all_the_time_leaves_the_tables_flat(stage: Stage
             for number, steps in enumerate(kinds)
         ]
         for each in busy[1:]:
-            each._device.ask(tracker.Login("eve", "a password"))
+            each._device.request(tracker.Login("eve", "a password"))
         for each in busy:
             each.start()
         sizes: list[dict[str, int]] = []

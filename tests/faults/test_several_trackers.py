@@ -43,7 +43,7 @@ def devices() -> Iterator[Devices]:
 
 
 def group_with(owner: Device, name: str, *members: tuple[Device, str]) -> str:
-    owner.ask(tracker.CreateGroup(name))
+    owner.request(tracker.CreateGroup(name))
     for member, user in members:
         owner.let_in(name, member, user)
     return name
@@ -93,11 +93,11 @@ def test_swarms_span_trackers(cluster: TrackerCluster, devices: Devices) -> None
     group_with(alice, "span", (bob, "span-bob"))
     alice.share("span", "data")
     alice.announce(PEER)
-    found = wait_for(lambda: bob.ask(tracker.FindShare("span", "data")).sources)
+    found = wait_for(lambda: bob.request(tracker.FindShare("span", "data")).sources)
     assert [source.endpoint for source in found] == [PEER]
     bob.subscribe()
     bob.follow_share("span", "data")
-    alice.ask(tracker.Depart())
+    alice.request(tracker.Depart())
     down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
     assert (down.up, down.down) == ([], [alice.key])
     alice.announce(PEER)
@@ -107,7 +107,7 @@ def test_swarms_span_trackers(cluster: TrackerCluster, devices: Devices) -> None
     moved = devices(two.at, alice.pair)
     moved.announce(PEER)
     found = wait_for(
-        lambda: devices(one.at, bob.pair).ask(tracker.FindShare("span", "data")).sources,
+        lambda: devices(one.at, bob.pair).request(tracker.FindShare("span", "data")).sources,
         until=lambda sources: len(sources) == 1,
     )
     assert [source.device for source in found] == [alice.key]
@@ -122,22 +122,22 @@ def test_f150_an_answer_of_one_tracker_holds_at_the_other_at_once(
     content = b""
     for at in range(15):
         name = f"f150-{at}"
-        alice.ask(tracker.CreateGroup(name))
-        bob.ask(tracker.JoinGroup(name))
-        alice.ask(tracker.AcceptRequest(name, "f150-bob"))
-        assert bob.ask(tracker.EventsSince(name, 0)).head
+        alice.request(tracker.CreateGroup(name))
+        bob.request(tracker.JoinGroup(name))
+        alice.request(tracker.AcceptRequest(name, "f150-bob"))
+        assert bob.request(tracker.EventsSince(name, 0)).head
         content = content or alice.share(name, "data")
         if at:
-            alice.ask(tracker.Offer(name, "data", content))
-        assert bob.ask(tracker.FindShare(name, "data")).row.content == content
-        bob.ask(tracker.LeaveGroup(name))
+            alice.request(tracker.Offer(name, "data", content))
+        assert bob.request(tracker.FindShare(name, "data")).row.content == content
+        bob.request(tracker.LeaveGroup(name))
         refused = alice.try_(tracker.RemoveMember(name, "f150-bob"))
         assert isinstance(refused, Refusal)
     for at in range(10):
         device = devices(one.at)
-        device.ask(tracker.Login("f150-alice", "a password"))
+        device.request(tracker.Login("f150-alice", "a password"))
         elsewhere = devices(two.at, device.pair)
-        assert elsewhere.ask(tracker.Hello()).user == "f150-alice", at
+        assert elsewhere.request(tracker.Hello()).user == "f150-alice", at
 
 
 def test_f18_a_command_repeated_at_another_tracker_is_recognised(
@@ -178,7 +178,7 @@ def test_f35_without_listeners_nothing_is_lost(cluster: TrackerCluster, devices:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = '{database}' AND application_name = '{APPLICATION}'"
         )
-        alice.ask(tracker.Offer("f35", f"name{at}", content))
+        alice.request(tracker.Offer("f35", f"name{at}", content))
     head = log_of(alice, "f35")[-1].seq
     wait_for(lambda: listener.seqs() and listener.seqs()[-1] == head, "the last entry")
     listener.end()
@@ -213,9 +213,9 @@ def test_f153_a_commit_in_doubt_is_looked_up(devices: Devices, lost: str) -> Non
         names = [f"name{at}" for at in range(3)]
         for count, name in enumerate(names, 1):
             eater.eat(lost)
-            bob.ask(tracker.Offer("lab", name, content))
+            bob.request(tracker.Offer("lab", name, content))
             assert eater.eaten == count
-        alice.ask(tracker.Hello())  # which waits for the head
+        alice.request(tracker.Hello())  # which waits for the head
         log = log_of(alice, "lab")
         assert [names_in(log).count(name) for name in names] == [1, 1, 1]
         elsewhere = devices(two.at, alice.pair)
@@ -232,13 +232,13 @@ def test_a_tracker_that_ends_takes_its_devices_along_at_once(devices: Devices) -
         group_with(alice, "lab", (bob, "bob"))
         alice.share("lab", "data")
         alice.announce(PEER)
-        wait_for(lambda: bob.ask(tracker.FindShare("lab", "data")).sources)
+        wait_for(lambda: bob.request(tracker.FindShare("lab", "data")).sources)
         bob.subscribe()
         bob.follow_share("lab", "data")
         assert one.end() == 0
         down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
         assert down.down == [alice.key]
-        assert bob.ask(tracker.Hello()).trackers == []
+        assert bob.request(tracker.Hello()).trackers == []
 
 
 @pytest.mark.timeout(180)

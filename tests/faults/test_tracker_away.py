@@ -126,8 +126,8 @@ class Requester:
     def __init__(self, device: Device, group: str, name: str) -> None:
         self.device = device
         self.group = group
-        found = device.ask(tracker.FindShare(group, name))
-        (source,) = device.ask(tracker.GetSources(group, ContentId(found.row.content))).sources
+        found = device.request(tracker.FindShare(group, name))
+        (source,) = device.request(tracker.GetSources(group, ContentId(found.row.content))).sources
         self.content = found.row.content
         self.ticket = self.fresh_ticket()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -144,21 +144,21 @@ class Requester:
         self.received = 0
 
     def fresh_ticket(self) -> bytes:
-        (row,) = self.device.ask(tracker.GetTickets([self.group])).rows
+        (row,) = self.device.request(tracker.GetTickets([self.group])).rows
         return bytes(row.token)
 
-    def say(self, ask: peer.Ask) -> None:
-        self.socket.send_multipart(codec.pack(b"", ask))
+    def say(self, command: peer.ClientMessage) -> None:
+        self.socket.send_multipart(codec.pack(b"", command))
 
     def open(self) -> peer.Answer:
         self.say(peer.Open(1, self.group, self.content, self.ticket))
-        return self.hear()
+        return self.receive()
 
     def piece(self, index: int) -> peer.Answer:
         self.say(peer.Request(1, [index], self.received))
-        return self.hear()
+        return self.receive()
 
-    def hear(self) -> peer.Answer:
+    def receive(self) -> peer.Answer:
         assert self.socket.poll(20_000), "the peer did not answer"
         envelope = self._answers.unpack(self.socket.recv_multipart())
         self.received += len(envelope.data or b"")
@@ -181,7 +181,7 @@ def test_f09_a_seeder_cut_off_never_serves_beyond_a_tickets_life(
             alice = settle(own, "alice", tracker=cut.link)
             group = owner.group_with(alice)
             device.enter("bob")
-            device.ask(tracker.JoinGroup(group))
+            device.request(tracker.JoinGroup(group))
             owner.ok("accept-request", group, "bob")
             path = own.file(MIB)
             alice.share(path, group, "--piece-size", "16K")
@@ -234,7 +234,7 @@ class Storm:
         self.group = alice.group_with(*others)
         user = alice.swarm.fresh("storm")
         self.device = Device(parse_link(alice.swarm.tracker.link).first).enter(user)
-        self.device.ask(tracker.JoinGroup(self.group))
+        self.device.request(tracker.JoinGroup(self.group))
         alice.ok("accept-request", self.group, user)
         self.content = self.device.share(self.group, "first")
         self.names = {"first"}
@@ -261,7 +261,7 @@ class Storm:
 
     def heard_by(self, watcher: Watcher) -> None:
         """All was heard since the first: each once, and in order."""
-        head = self.device.ask(tracker.EventsSince(self.group, 0)).head
+        head = self.device.request(tracker.EventsSince(self.group, 0)).head
         seqs = wait_for(
             lambda: watcher.seqs(self.group), "the last event", until=lambda seqs: head in seqs
         )

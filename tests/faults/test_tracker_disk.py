@@ -21,12 +21,12 @@ def test_f21_a_tracker_whose_disk_fails_refuses_changes_and_nothing_else(
     with running(disk.path / "home", *TCP) as process:
         alice = devices(process.at).enter("alice")
         for number in range(10):
-            alice.ask(tracker.CreateGroup(f"g{number}"))
+            alice.request(tracker.CreateGroup(f"g{number}"))
         disk.break_()
         for _ in range(3):
             reply = alice.try_(tracker.CreateGroup("lost"))
             assert isinstance(reply, Refusal)
             assert reply.code is Code.READ_ONLY
-            assert len(alice.ask(tracker.ListGroups()).rows) == 10
+            assert len(alice.request(tracker.ListGroups()).rows) == 10
             assert alice.announce().lease_s > 0
         assert process.process.poll() is None

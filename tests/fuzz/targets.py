@@ -291,14 +291,14 @@ def targets(samples: Any) -> list[Target]:
     return [
         _decoder("tracker commands", tracker.Command, samples.COMMANDS),
         _decoder("tracker replies", tracker.Reply, samples.REPLIES),
-        _decoder("peer asks", peer.Ask, samples.PEER_ASKS),
+        _decoder("peer asks", peer.ClientMessage, samples.PEER_ASKS),
         _decoder("peer answers", peer.Answer, samples.PEER_ANSWERS),
         _decoder("peer bulk", peer.Pieces, samples.IN_BULK),
         *_compiled_heads(samples.IN_BULK),
         _decoder("published", events.Published, samples.PUBLISHED),
-        _decoder("control asks", control.Ask, samples.ASKS),
+        _decoder("control asks", control.Command, samples.ASKS),
         _decoder("control answers", control.Answer, samples.ANSWERS),
-        _decoder("operator asks", operator.Ask, samples.OPERATOR_ASKS),
+        _decoder("operator asks", operator.Command, samples.OPERATOR_ASKS),
         _decoder("operator answers", operator.Answer, samples.OPERATOR_ANSWERS),
         Target(
             "frames", _frames, [b"MT\x01|12345678|" + codec.encode(tracker.Hello()), b"MT\x02|"]

@@ -40,7 +40,7 @@ def test_h50_an_announcement_that_is_no_address_is_refused(
     refusal = device.try_(tracker.Announce(endpoint))
     assert refusal_of(refusal) is Code.USAGE
     assert refusal.hint
-    assert device.ask(tracker.ListDevices()).rows[0].endpoint is None
+    assert device.request(tracker.ListDevices()).rows[0].endpoint is None
 
 
 def test_h50_names_that_a_tracker_lists_are_not_connected_to() -> None:

@@ -64,13 +64,13 @@ def user(name: str) -> control.UserRow:
     return control.UserRow(name, "member", "2026-01-01T00:00:00.000Z", 1)
 
 
-def files(ask: control.Ask, tell: object) -> control.Files:
-    assert isinstance(ask, control.ListFiles)
-    if ask.group == "dash":
+def files(command: control.Command, tell: object) -> control.Files:
+    assert isinstance(command, control.ListFiles)
+    if command.group == "dash":
         return control.Files([row("-rf"), row("other")])
-    if ask.group == "many":
+    if command.group == "many":
         return control.Files([row("n a"), row("n;touch EVIL"), row("n\x1b[31m\nevil")])
-    return control.Files([row(NAMES[int(ask.group.removeprefix("g"))])])
+    return control.Files([row(NAMES[int(command.group.removeprefix("g"))])])
 
 
 REPLIES = {

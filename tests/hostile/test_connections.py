@@ -52,7 +52,7 @@ def commands_of(arena: AttackSwarm) -> Door:
 
 
 def events_of(arena: AttackSwarm) -> Door:
-    port = arena.stranger().ask(tracker.Hello()).events.rpartition(":")[2]
+    port = arena.stranger().request(tracker.Hello()).events.rpartition(":")[2]
     commands = commands_of(arena)
     return Door(f"tcp://127.0.0.1:{port}", commands.key, commands.pid)
 
@@ -81,8 +81,8 @@ class BulkDoor(Door):
         member = arena.member(group)
         fetcher, content = arena.fetcher(member), shared.content(member)
         fetcher.say(peer.Open(1, group, content, arena.ticket(member, group), True))
-        assert isinstance(fetcher.hear(), peer.Opened)
-        offer = fetcher.hear()
+        assert isinstance(fetcher.receive(), peer.Opened)
+        offer = fetcher.receive()
         assert isinstance(offer, peer.Bulk)
         return zmtp.Plain(self.endpoint, offer.word.hex().encode()).shake(), offer
 
@@ -99,7 +99,7 @@ def door(request: pytest.FixtureRequest, arena: AttackSwarm) -> Door:
 
 def still_serves(arena: AttackSwarm) -> None:
     """Everybody is served: commands by the tracker, and whatever Alice asks of her peer."""
-    assert isinstance(arena.stranger().ask(tracker.Hello()), tracker.Welcome)
+    assert isinstance(arena.stranger().request(tracker.Hello()), tracker.Welcome)
     assert arena.alice.status()["connected"]
 
 
@@ -133,7 +133,7 @@ def test_h01_refused_handshakes_are_counted(tmp_path: Path) -> None:
                 knocking.sendall(zmtp.greeting(b"NULL"))
                 assert zmtp.closed_by_other(knocking)
         device = Device(process.at)
-        device.ask(tracker.Hello())
+        device.request(tracker.Hello())
         device.close()
         assert process.end() == 0
         wait_for(lambda: "link failed 7" in "".join(process.errors), "the count in the log")
@@ -323,7 +323,7 @@ def test_h07_a_user_id_of_ones_own_writing_is_ignored(arena: AttackSwarm) -> Non
         welcome = codec.Decoder(tracker.Reply).unpack(eve.receive()).body
         assert isinstance(welcome, tracker.Welcome)
         assert welcome.user is None
-        assert welcome.inbox != victim.ask(tracker.Hello()).inbox
+        assert welcome.inbox != victim.request(tracker.Hello()).inbox
 
 
 def test_h07_nor_at_a_serving_peer(arena: AttackSwarm) -> None:
@@ -354,8 +354,8 @@ def test_h08_a_second_connection_under_a_name_in_use_hijacks_nothing(arena: Atta
     decoder: codec.Decoder[peer.Answer] = codec.Decoder(peer.Answer, data_frames=8)
     door, name = pieces_of(arena), b"\x01" + os.urandom(16)
 
-    def say(curve: zmtp.Curve, ask: peer.Ask) -> None:
-        curve.send([codec.SIGNATURE, b"", codec.encode(ask)])
+    def say(curve: zmtp.Curve, command: peer.ClientMessage) -> None:
+        curve.send([codec.SIGNATURE, b"", codec.encode(command)])
 
     with door.curve(pair=victim.pair, identity=name) as first:
         say(first.shake(), peer.Open(1, group, content, tickets[victim]))
@@ -514,7 +514,7 @@ def test_h27_one_device_does_not_take_the_places_of_others(arena: AttackSwarm) -
     flood = [arena.fetcher(mallory) for _ in range(CLIENTS_PER_DEVICE_MAX + 1)]
     for fetcher in flood:
         assert isinstance(fetcher.open(group, content, ticket), peer.Opened)
-    assert flood[0].hear().code == "busy"  # the oldest made room for the newest
+    assert flood[0].receive().code == "busy"  # the oldest made room for the newest
     honest = arena.fetcher(bob)
     assert isinstance(honest.open(group, content, arena.ticket(bob, group)), peer.Opened)
     for fetcher in flood:

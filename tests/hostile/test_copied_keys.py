@@ -24,12 +24,12 @@ def test_h43_a_copied_key_opens_nothing_that_is_said_after(
 ) -> None:
     group = arena.group()
     owner = arena.member(group, "owner")
-    owner.ask(tracker.CreateUser(user_of(owner) + "-other", "a password"))
+    owner.request(tracker.CreateUser(user_of(owner) + "-other", "a password"))
     thief = Device(arena.at, owner.pair)
     arena.devices.made.append(thief)
     thief.subscribe()
     assert group in thief.follow()
-    owner.ask(remedy(owner))  # type: ignore[operator]
+    owner.request(remedy(owner))  # type: ignore[operator]
     thief.next_entry(events.Device)
     thief.try_(tracker.Follow())
     newcomer = arena.member(group, "newcomer")

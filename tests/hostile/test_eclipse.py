@@ -17,9 +17,9 @@ from tests.support.waiting import wait_for
 OPEN, MUTE = 6, 14  # devices that open and give nothing, and such that take connections alone
 
 
-def _opens(ask: Any, send: Send) -> None:
-    if isinstance(ask, peer.Open):
-        send(peer.Opened(ask.channel, True, 1 << 52))
+def _opens(command: Any, send: Send) -> None:
+    if isinstance(command, peer.Open):
+        send(peer.Opened(command.channel, True, 1 << 52))
 
 
 def test_h62_silent_devices_of_one_member_take_no_more_than_one_place_before_another(
@@ -33,7 +33,7 @@ def test_h62_silent_devices_of_one_member_take_no_more_than_one_place_before_ano
         devices = [first]
         for _ in range(OPEN + MUTE - 1):
             device = arena.stranger()
-            device.ask(tracker.Login(user, "a password"))
+            device.request(tracker.Login(user, "a password"))
             devices.append(device)
         for number, device in enumerate(devices):
             if number < OPEN:
@@ -43,7 +43,7 @@ def test_h62_silent_devices_of_one_member_take_no_more_than_one_place_before_ano
             else:
                 mute = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
                 device.announce(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
-                device.ask(tracker.Offer(group, shared.name, shared.content(device)))
+                device.request(tracker.Offer(group, shared.name, shared.content(device)))
         dest = arena.swarm.folder()
         done = arena.bob.fetch(group, shared.name, dest)
         assert (dest / shared.name).read_bytes() == shared.bytes

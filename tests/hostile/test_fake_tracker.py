@@ -151,8 +151,8 @@ def test_h28_h32_no_manifest_leads_outside_or_takes_memory(
     current = b""
     bob = deceived(
         {
-            tracker.FindShare: lambda ask: found(ask.name, current)(ask),
-            tracker.GetManifest: lambda ask: parts(current)(ask),
+            tracker.FindShare: lambda command: found(command.name, current)(command),
+            tracker.GetManifest: lambda command: parts(current)(command),
         }
     )
     outside = bob.swarm.folder()
@@ -170,9 +170,11 @@ def test_h32_a_manifest_without_end_is_not_fetched(
 ) -> None:
     asked = []
 
-    def endless(ask: tracker.GetManifest) -> Any:
-        asked.append(ask.offset)
-        return tracker.ManifestPart((1 << 53) - 1, ask.offset), bytes(limits.MANIFEST_PART_BYTES)
+    def endless(command: tracker.GetManifest) -> Any:
+        asked.append(command.offset)
+        return tracker.ManifestPart((1 << 53) - 1, command.offset), bytes(
+            limits.MANIFEST_PART_BYTES
+        )
 
     bob = deceived(
         {

@@ -33,9 +33,9 @@ def test_a_whole_that_is_not_its_pieces_does_not_verify(arena: AttackSwarm, shar
     content = manifest.manifest_id(encoded)
     liar = Liar(arena.member(shared.group, "liar"), honest(shared, encoded))
     try:
-        liar.device.ask(tracker.PutManifest(content, len(encoded), 0), encoded)
+        liar.device.request(tracker.PutManifest(content, len(encoded), 0), encoded)
         liar.device.announce(liar.endpoint)
-        liar.device.ask(tracker.Offer(shared.group, "promise.bin", content))
+        liar.device.request(tracker.Offer(shared.group, "promise.bin", content))
         liar.start()
         dest = arena.swarm.folder()
         said = arena.bob.refused("download-file", shared.group, "promise.bin", dest, code=5)

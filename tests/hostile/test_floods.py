@@ -47,7 +47,7 @@ class Greedy(threading.Thread):
         while not self.ending.is_set():
             if not self.fetcher.socket.poll(50):
                 continue
-            answer = self.fetcher.hear()
+            answer = self.fetcher.receive()
             if isinstance(answer, peer.Piece):
                 self.pieces += 1
                 self.fetcher.request(answer.index)
@@ -90,7 +90,7 @@ def test_h27_a_flood_of_requests_leaves_others_their_share(
     path.write_bytes(os.urandom(BIG_PIECE) * SHARE)
     dora.share(path, group)
     honest, greedy = arena.member(group), arena.member(group, "greedy")
-    content = honest.ask(tracker.FindShare(group, path.name)).row.content
+    content = honest.request(tracker.FindShare(group, path.name)).row.content
     theirs = arena.ticket(greedy, group)
     floods = [Greedy(arena.fetcher(greedy, at=dora), group, content, theirs) for _ in range(4)]
     spam = arena.fetcher(greedy, at=dora)
@@ -106,7 +106,7 @@ def test_h27_a_flood_of_requests_leaves_others_their_share(
             fetcher.request(*range(at, at + 64))
         mine = 0
         while mine < SHARE:
-            if isinstance(fetcher.hear(), peer.Piece):
+            if isinstance(fetcher.receive(), peer.Piece):
                 mine += 1
                 fetcher.say(peer.Credit(fetcher.received))
         others = sum(flood.pieces for flood in floods) - before
@@ -125,7 +125,9 @@ def test_h27_a_flood_of_commands_leaves_others_theirs(arena: AttackSwarm) -> Non
     for _ in range(5_000):
         for each in flood:
             each.socket.send_multipart(hello)
-    served = sum(isinstance(other.ask(tracker.ListGroups()), tracker.GroupRows) for _ in range(100))
+    served = sum(
+        isinstance(other.request(tracker.ListGroups()), tracker.GroupRows) for _ in range(100)
+    )
     assert served == 100
     # The flood is still being turned away while all of those were answered.
     answers = sum(_answers_now(each) for each in flood)
@@ -143,13 +145,13 @@ def _answers_now(device: Device) -> int:
 def test_h09_a_source_whose_message_is_beyond_all_measure(arena: AttackSwarm) -> None:
     scene = AttackedDownload(arena)
 
-    def behave(ask: object, send: Send) -> None:
-        if isinstance(ask, peer.Open):
-            send(peer.Opened(ask.channel, True, 1 << 52))
-        if isinstance(ask, peer.Request):
+    def behave(command: object, send: Send) -> None:
+        if isinstance(command, peer.Open):
+            send(peer.Opened(command.channel, True, 1 << 52))
+        if isinstance(command, peer.Request):
             # 4,000 frames of 64 KiB: more than any message may hold on to.
             frames = [bytes(64 * limits.KIB)] * 4_000
-            send.raw([codec.SIGNATURE, b"", codec.encode(peer.Piece(ask.channel, 0)), *frames])
+            send.raw([codec.SIGNATURE, b"", codec.encode(peer.Piece(command.channel, 0)), *frames])
             scene.lie()
 
     scene.run(behave)
@@ -172,10 +174,10 @@ def test_h34_guesses_from_many_devices_are_slowed_and_the_bound_one_is_not(
             codes.append(eve.refused(tracker.Login("OWNER", f"guess {number}")))
         assert codes.count(Code.WRONG_CREDENTIALS) <= 6  # whatever the key, whatever the spelling
         assert set(codes[7:]) == {Code.SLOW_DOWN}
-        assert owner.ask(tracker.CreateGroup("still-here")) == tracker.Done()
+        assert owner.request(tracker.CreateGroup("still-here")) == tracker.Done()
         again = devices(process.at, owner.pair)
-        assert again.ask(tracker.Hello()).user == "owner"
-        assert again.ask(tracker.Login("owner", "the right one")) == tracker.LoggedIn("owner")
+        assert again.request(tracker.Hello()).user == "owner"
+        assert again.request(tracker.Login("owner", "the right one")) == tracker.LoggedIn("owner")
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -204,7 +206,7 @@ def test_h35_an_unknown_user_costs_the_same_work(
 
 
 def test_h56_without_a_password_nothing_is_told_of_a_name(arena: AttackSwarm) -> None:
-    owner, eve = arena.device().ask(tracker.Hello()).user, Device(arena.at)
+    owner, eve = arena.device().request(tracker.Hello()).user, Device(arena.at)
     for name in (owner, "nobody-at-all"):
         assert eve.refused(tracker.CreateUser(name, "")) is Code.USAGE
     assert eve.refused(tracker.CreateUser(owner, "some password")) is Code.TAKEN
@@ -218,6 +220,6 @@ def test_h36_connections_that_do_not_read_their_answers_harm_no_other(arena: Att
         for _ in range(200):
             each.send(hello)
     other = arena.device()
-    assert user_of(other) == other.ask(tracker.Hello()).user
+    assert user_of(other) == other.request(tracker.Hello()).user
     for each in deaf:
         each.close()

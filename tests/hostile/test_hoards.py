@@ -34,7 +34,7 @@ def test_h45_one_account_does_not_fill_the_room_for_manifests(arena: AttackSwarm
     evil = arena.device("evil")
     others = [arena.stranger() for _ in range(3)]
     for other in others:
-        other.ask(tracker.Login(user_of(evil), "a password"))
+        other.request(tracker.Login(user_of(evil), "a password"))
     part = os.urandom(limits.MANIFEST_PART_BYTES)
     # Four manifests begun; the largest that there are would fill the room three times.
     refusals = [hoard(device, part, 66 * limits.MIB) for device in (evil, *others)]
@@ -43,7 +43,7 @@ def test_h45_one_account_does_not_fill_the_room_for_manifests(arena: AttackSwarm
         assert refusal is not None
         assert refusal.code is Code.BUSY
     victim = arena.device("victim")
-    victim.ask(tracker.CreateGroup(user_of(victim)))
+    victim.request(tracker.CreateGroup(user_of(victim)))
     victim.share(user_of(victim), "new.bin", os.urandom(20_000))
 
 
@@ -60,15 +60,15 @@ def test_h46_guesses_from_elsewhere_do_not_stop_a_login_on_a_new_device(
     ]
     assert codes == [Code.WRONG_CREDENTIALS] * 5 + [Code.SLOW_DOWN] * 4
     fresh = arena.stranger()
-    assert fresh.ask(tracker.Login(user_of(owner), "a password")) == tracker.LoggedIn(
+    assert fresh.request(tracker.Login(user_of(owner), "a password")) == tracker.LoggedIn(
         user_of(owner)
     )
     # Nor do those at one's own address keep out a device that was let in before.
-    fresh.ask(tracker.Logout())
+    fresh.request(tracker.Logout())
     for _ in range(6):
         arena.stranger().refused(tracker.Login(user_of(owner), "guess"))
     assert arena.stranger().refused(tracker.Login(user_of(owner), "a password")) is Code.SLOW_DOWN
-    fresh.ask(tracker.Login(user_of(owner), "a password"))
+    fresh.request(tracker.Login(user_of(owner), "a password"))
 
 
 def test_h57_a_flood_of_right_passwords_does_not_stop_other_logins(arena: AttackSwarm) -> None:

@@ -28,14 +28,14 @@ def scene(arena: AttackSwarm) -> AttackedDownload:
 
 
 def opens(liar: Liar) -> int:
-    return sum(isinstance(ask, peer.Open) for ask in liar.asked)
+    return sum(isinstance(command, peer.Open) for command in liar.asked)
 
 
 def test_h22_wrong_bytes_are_never_held_and_who_sent_them_is_banned(
     scene: AttackedDownload,
 ) -> None:
-    def behave(ask: Any, send: Send) -> None:
-        match ask:
+    def behave(command: Any, send: Send) -> None:
+        match command:
             case peer.Open(channel):
                 send(peer.Opened(channel, True, 1 << 52))
             case peer.Request(channel, pieces):
@@ -118,8 +118,8 @@ LIES = [
 def test_h24_pieces_that_are_not_what_was_asked_for(
     scene: AttackedDownload, lie: Callable[[int, int, Shared, Send], None]
 ) -> None:
-    def behave(ask: Any, send: Send) -> None:
-        match ask:
+    def behave(command: Any, send: Send) -> None:
+        match command:
             case peer.Open(channel):
                 send(peer.Opened(channel, True, 1 << 52))
             case peer.Request(channel, pieces):
@@ -134,9 +134,9 @@ def test_h24_pieces_that_are_not_what_was_asked_for(
 
 @pytest.mark.parametrize("bits", [b"", b"\xff" * 5, b"\xff" * 7, b"\xff" * 300_000])
 def test_h24_a_bitfield_of_another_length(scene: AttackedDownload, bits: bytes) -> None:
-    def behave(ask: Any, send: Send) -> None:
-        if isinstance(ask, peer.Open):
-            send(peer.Opened(ask.channel, False, 1 << 52), bits)
+    def behave(command: Any, send: Send) -> None:
+        if isinstance(command, peer.Open):
+            send(peer.Opened(command.channel, False, 1 << 52), bits)
             scene.lie()
 
     scene.run(behave)
@@ -145,54 +145,54 @@ def test_h24_a_bitfield_of_another_length(scene: AttackedDownload, bits: bytes) 
 def test_h25_a_source_that_stalls_at_the_end_is_rescued(scene: AttackedDownload) -> None:
     truthful = honest(scene.shared)
 
-    def behave(ask: Any, send: Send) -> None:
-        if not isinstance(ask, peer.Request):
-            truthful(ask, send)
+    def behave(command: Any, send: Send) -> None:
+        if not isinstance(command, peer.Request):
+            truthful(command, send)
             return
-        *given, kept = ask.pieces
+        *given, kept = command.pieces
         if given:
-            truthful(peer.Request(ask.channel, given, 0), send)
+            truthful(peer.Request(command.channel, given, 0), send)
         assert kept >= 0  # of every request, the last piece never comes
         scene.lie()
 
     scene.run(behave)
 
 
-def _declines(ask: Any, send: Send) -> None:
-    if isinstance(ask, peer.Request):
-        send(peer.Declined(ask.channel, ask.pieces))
+def _declines(command: Any, send: Send) -> None:
+    if isinstance(command, peer.Request):
+        send(peer.Declined(command.channel, command.pieces))
 
 
-def _is_busy_for_ever(ask: Any, send: Send) -> None:
-    if isinstance(ask, peer.Request):
-        send(peer.Declined(ask.channel, ask.pieces, True, 60_000))
+def _is_busy_for_ever(command: Any, send: Send) -> None:
+    if isinstance(command, peer.Request):
+        send(peer.Declined(command.channel, command.pieces, True, 60_000))
 
 
-def _says_nothing(ask: Any, send: Send) -> None:
+def _says_nothing(command: Any, send: Send) -> None:
     pass
 
 
-def _closes(ask: Any, send: Send) -> None:
-    if isinstance(ask, peer.Request):
-        send(peer.Closed(ask.channel, Refusal(Code.GONE, ESCAPES, ESCAPES)))
+def _closes(command: Any, send: Send) -> None:
+    if isinstance(command, peer.Request):
+        send(peer.Closed(command.channel, Refusal(Code.GONE, ESCAPES, ESCAPES)))
 
 
 @pytest.mark.parametrize("how", [_declines, _is_busy_for_ever, _says_nothing, _closes])
 def test_h38_an_offer_with_no_data_behind_it(
     scene: AttackedDownload, how: Callable[[Any, Send], None]
 ) -> None:
-    def behave(ask: Any, send: Send) -> None:
-        if isinstance(ask, peer.Open):
-            send(peer.Opened(ask.channel, True, 1 << 52))
-        how(ask, send)
-        if isinstance(ask, peer.Request):
+    def behave(command: Any, send: Send) -> None:
+        if isinstance(command, peer.Open):
+            send(peer.Opened(command.channel, True, 1 << 52))
+        how(command, send)
+        if isinstance(command, peer.Request):
             scene.lie()
 
     scene.run(behave)
 
 
 def test_h38_a_source_that_does_not_even_open(scene: AttackedDownload) -> None:
-    def behave(ask: Any, send: Send) -> None:
+    def behave(command: Any, send: Send) -> None:
         scene.lie()
 
     scene.run(behave)
@@ -201,9 +201,9 @@ def test_h38_a_source_that_does_not_even_open(scene: AttackedDownload) -> None:
 def test_h31_words_of_a_source_are_escaped_in_logs_and_terminals(
     scene: AttackedDownload,
 ) -> None:
-    def behave(ask: Any, send: Send) -> None:
-        if isinstance(ask, peer.Open):
-            send(peer.Closed(ask.channel, Refusal(Code.GONE, ESCAPES, ESCAPES)))
+    def behave(command: Any, send: Send) -> None:
+        if isinstance(command, peer.Open):
+            send(peer.Closed(command.channel, Refusal(Code.GONE, ESCAPES, ESCAPES)))
             send(Refusal(Code.INTERNAL, ESCAPES, ESCAPES))
             ran = scene.bob.run("why-slow", scene.shared.group, scene.shared.name)
             shown.append(ran.out + ran.err)
@@ -219,7 +219,7 @@ def test_h31_words_of_a_source_are_escaped_in_logs_and_terminals(
 def test_h14_answers_that_are_no_messages(scene: AttackedDownload) -> None:
     rng = random.Random(14)
 
-    def behave(ask: Any, send: Send) -> None:
+    def behave(command: Any, send: Send) -> None:
         for size in (0, 1, 2, 5, 50, 5_000):
             for frames in (1, 2, 3, 4, 5, 20):
                 send.raw([rng.randbytes(size) for _ in range(frames)])

@@ -58,7 +58,7 @@ def finding(row: tracker.FileRow, encoded: bytes = ENCODED) -> dict[type, Answer
         tracker.FindShare: lambda _: tracker.ShareFound(row, TOPIC, len(encoded), []),
         tracker.GetManifest: parts(encoded),
         tracker.GetSources: lambda _: tracker.Sources([]),
-        tracker.Offer: lambda ask: tracker.Offered(row_of(ask.name, ENCODED), False),
+        tracker.Offer: lambda command: tracker.Offered(row_of(command.name, ENCODED), False),
     }
 
 
@@ -115,7 +115,7 @@ def test_h60_nor_is_anything_shared_as_another_thing(
         {
             tracker.FindShare: lambda _: Refusal(Code.UNKNOWN_SHARE, "nothing of that name"),
             tracker.Offer: lambda _: tracker.Offered(fake_row, False),
-            tracker.StopShare: lambda ask: withdrawn.append(ask.name) or tracker.Done(),
+            tracker.StopShare: lambda command: withdrawn.append(command.name) or tracker.Done(),
         }
     )
     try:
@@ -145,9 +145,9 @@ def test_h60_a_time_that_cannot_be_written_is_shown_as_the_last_one(deceived: De
 # -- listings that do not end -------------------------------------------------------------------
 
 
-def numbered(ask: Any, made: Callable[[int], Any], page: type) -> Any:
+def numbered(command: Any, made: Callable[[int], Any], page: type) -> Any:
     """A full page of rows that grow for ever."""
-    counter = COUNTERS.setdefault(type(ask), itertools.count(1))
+    counter = COUNTERS.setdefault(type(command), itertools.count(1))
     return page([made(next(counter)) for _ in range(tracker.PAGE_ROWS)], more=True)
 
 
@@ -162,34 +162,34 @@ GROWING: dict[str, tuple[tuple[str, ...], type, Answer]] = {
     "groups": (
         ("list-groups",),
         tracker.ListGroups,
-        lambda ask: numbered(
-            ask, lambda n: tracker.GroupRow(f"g{n:09d}", "eve", 1, "none"), tracker.GroupRows
+        lambda command: numbered(
+            command, lambda n: tracker.GroupRow(f"g{n:09d}", "eve", 1, "none"), tracker.GroupRows
         ),
     ),
     "files": (
         ("list-files", "lab"),
         tracker.ListFiles,
-        lambda ask: numbered(ask, _file, tracker.FileRows),
+        lambda command: numbered(command, _file, tracker.FileRows),
     ),
     "members": (
         ("list-members", "lab"),
         tracker.ListMembers,
-        lambda ask: numbered(
-            ask, lambda n: tracker.UserRow(f"u{n:09d}", "member", 1), tracker.UserRows
+        lambda command: numbered(
+            command, lambda n: tracker.UserRow(f"u{n:09d}", "member", 1), tracker.UserRows
         ),
     ),
     "requests": (
         ("list-requests", "lab"),
         tracker.ListRequests,
-        lambda ask: numbered(
-            ask, lambda n: tracker.UserRow(f"u{n:09d}", "pending", 1), tracker.UserRows
+        lambda command: numbered(
+            command, lambda n: tracker.UserRow(f"u{n:09d}", "pending", 1), tracker.UserRows
         ),
     ),
     "devices": (
         ("list-devices",),
         tracker.ListDevices,
-        lambda ask: numbered(
-            ask, lambda n: tracker.OwnDevice(n.to_bytes(32, "big"), 1, 1), tracker.OwnDevices
+        lambda command: numbered(
+            command, lambda n: tracker.OwnDevice(n.to_bytes(32, "big"), 1, 1), tracker.OwnDevices
         ),
     ),
 }
@@ -238,17 +238,19 @@ def test_h61_nor_do_devices_and_offers_without_end_fill_a_peer(
 ) -> None:
     asked = {"devices": 0, "offers": 0}
 
-    def devices(ask: tracker.GetDevices) -> tracker.DeviceRows:
+    def devices(command: tracker.GetDevices) -> tracker.DeviceRows:
         asked["devices"] += 1
-        first = int(ask.after, 16) if ask.after and grows else 0
+        first = int(command.after, 16) if command.after and grows else 0
         keys = range(first + 1, first + 1 + tracker.PAGE_ROWS)
         rows = [tracker.DeviceRow(n.to_bytes(32, "big"), "eve") for n in keys]
         return tracker.DeviceRows(rows, 0, True)
 
-    def offers(ask: tracker.MyOffers) -> tracker.OfferRows:
+    def offers(command: tracker.MyOffers) -> tracker.OfferRows:
         asked["offers"] += 1
         first = (
-            int(ask.after.removeprefix("lab/file").partition("@")[0]) if ask.after and grows else 0
+            int(command.after.removeprefix("lab/file").partition("@")[0])
+            if command.after and grows
+            else 0
         )
         numbers = range(first + 1, first + 1 + tracker.PAGE_ROWS)
         return tracker.OfferRows(
@@ -275,7 +277,7 @@ def test_h61_more_groups_than_a_user_may_be_in_are_not_followed(deceived: Deceiv
     bob = deceived(
         {
             tracker.Follow: follow,
-            tracker.GetDevices: lambda ask: asked.append(ask) or tracker.DeviceRows([], 0),
+            tracker.GetDevices: lambda command: asked.append(command) or tracker.DeviceRows([], 0),
         }
     )
     assert "more than a user may be in" in bob.refused("create-group", "mine")

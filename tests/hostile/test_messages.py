@@ -46,7 +46,7 @@ def test_h14_no_malformed_body_gets_more_than_an_error_from_a_tracker(arena: Att
     for row in BODIES:
         eve.socket.send_multipart([codec.SIGNATURE, b"12345678", bytes.fromhex(row["hex"])])
         assert refusal_of(eve.receive(b"12345678")) is Code.MALFORMED, row["why"]
-    assert isinstance(eve.ask(tracker.Hello()), tracker.Welcome)
+    assert isinstance(eve.request(tracker.Hello()), tracker.Welcome)
 
 
 def test_h14_nor_from_a_serving_peer(
@@ -57,14 +57,14 @@ def test_h14_nor_from_a_serving_peer(
     assert isinstance(fetcher.open(group, content, ticket), peer.Opened)
     for row in BODIES:
         fetcher.socket.send_multipart([codec.SIGNATURE, b"", bytes.fromhex(row["hex"])])
-        assert refusal_of(fetcher.hear()) is Code.MALFORMED, row["why"]
+        assert refusal_of(fetcher.receive()) is Code.MALFORMED, row["why"]
     for frames in ([b""], [b"MT\x01"], [b"MT\x01", b"", b"", b""], [b"", b"", b""], [b"x"] * 15):
         fetcher.socket.send_multipart(frames)
-        assert refusal_of(fetcher.hear()) is Code.MALFORMED
+        assert refusal_of(fetcher.receive()) is Code.MALFORMED
     fetcher.socket.send_multipart([b"MT\x09", b"", b"whatever"])
-    assert refusal_of(fetcher.hear()) is Code.VERSION
+    assert refusal_of(fetcher.receive()) is Code.VERSION
     fetcher.request(0)
-    assert isinstance(fetcher.hear(), peer.Piece)
+    assert isinstance(fetcher.receive(), peer.Piece)
 
 
 def test_h14_nor_at_the_control_socket(arena: AttackSwarm) -> None:
@@ -139,7 +139,7 @@ def test_h12_a_subscriber_to_everything_learns_sizes_and_times_alone(
     group, member, *_ = insider
     eve = arena.device("eve")
     other = arena.group()
-    eve.ask(tracker.JoinGroup(other))
+    eve.request(tracker.JoinGroup(other))
     arena.alice.ok("accept-request", other, user_of(eve))
     eve.subscribe()
     eve.follow()
@@ -210,8 +210,8 @@ def commands_with(text: str) -> Iterator[tracker.Command]:
 
 def state_of(group: str, member: Device) -> tuple[Any, Any]:
     """The shares and members of a group; the devices that are online change by themselves."""
-    members = member.ask(tracker.ListMembers(group)).rows
-    return member.ask(tracker.ListFiles(group)), [
+    members = member.request(tracker.ListMembers(group)).rows
+    return member.request(tracker.ListFiles(group)), [
         msgspec.structs.replace(row, online=0) for row in members
     ]
 
@@ -228,9 +228,9 @@ def test_h42_statements_in_every_field_are_text(
         assert not isinstance(reply, Refusal) or "sql" not in reply.message.lower()
     assert before == state_of(group, member)
     if not set(text) & set("\x00"):
-        member.ask(tracker.Offer(group, text, content))
-        assert member.ask(tracker.FindShare(group, text)).row.name == text
-        member.ask(tracker.StopShare(group, text))
+        member.request(tracker.Offer(group, text, content))
+        assert member.request(tracker.FindShare(group, text)).row.name == text
+        member.request(tracker.StopShare(group, text))
 
 
 def test_h28_a_share_with_a_bad_name_is_refused_and_the_name_quoted(

@@ -32,9 +32,9 @@ class Flood:
         self._count = count
         self._frames = codec.pack(b"", answer, data)
 
-    def __call__(self, ask: Any, send: Send) -> None:
-        if isinstance(ask, peer.Open):
-            send(peer.Opened(ask.channel, True, 1 << 52))
+    def __call__(self, command: Any, send: Send) -> None:
+        if isinstance(command, peer.Open):
+            send(peer.Opened(command.channel, True, 1 << 52))
             for _ in range(self._count):
                 send.raw(self._frames)
             self._scene.lie()
@@ -50,7 +50,7 @@ def test_h52_a_source_that_keeps_sending_on_closed_channels_is_cut_off(
 ) -> None:
     liar = scene.run(Flood(scene, 50, answer, JUNK))
     assert f"backoff of 15 s for {liar.device.key.hex()[:16]}" in scene.log
-    assert sum(isinstance(ask, peer.Open) for ask in liar.asked) == 1
+    assert sum(isinstance(command, peer.Open) for command in liar.asked) == 1
 
 
 def test_h53_a_source_does_not_fill_the_log_with_its_refusals(scene: AttackedDownload) -> None:

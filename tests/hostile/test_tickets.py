@@ -37,7 +37,7 @@ class Scene:
         opened = fetcher.open(self.group, self.content, ticket or self.ticket)
         assert isinstance(opened, peer.Opened), opened
         fetcher.request(0)
-        piece = fetcher.hear()
+        piece = fetcher.receive()
         assert isinstance(piece, peer.Piece), piece
         assert fetcher.data == self.shared.piece(0)
 
@@ -65,7 +65,7 @@ def test_h16_a_stolen_ticket_on_the_connection_of_another_device(scene: Scene) -
     # The same once the thief has a right of their own: showing the stolen one changes nothing.
     fetcher.say(peer.Renew(scene.group, scene.ticket))
     fetcher.request(1)
-    assert isinstance(fetcher.hear(), peer.Piece)
+    assert isinstance(fetcher.receive(), peer.Piece)
 
 
 def _check(token: bytes, scene: Scene, welcome: tracker.Welcome) -> None:
@@ -80,7 +80,7 @@ def _check(token: bytes, scene: Scene, welcome: tracker.Welcome) -> None:
 
 
 def test_h17_no_ticket_with_one_bit_turned_counts(scene: Scene) -> None:
-    welcome = scene.member.ask(tracker.Hello())
+    welcome = scene.member.request(tracker.Hello())
     _check(scene.ticket, scene, welcome)
     for bit in range(len(scene.ticket) * 8):
         token = bytearray(scene.ticket)
@@ -156,7 +156,7 @@ def test_h21_a_removed_member_is_refused_on_a_warm_connection(arena: AttackSwarm
 
     def closed() -> object:
         fetcher.request(2)
-        return fetcher.hear()
+        return fetcher.receive()
 
     # The serving peer hears of it from the tracker, and closes the channel without being asked.
     answer = wait_for(closed, "the end", until=lambda heard: isinstance(heard, peer.Closed))
@@ -176,7 +176,7 @@ def test_h43_a_forgotten_device_is_refused_on_a_warm_connection(arena: AttackSwa
     scene = Scene(arena)
     thief = scene.member
     owner = arena.stranger()
-    owner.ask(tracker.Login(user_of(thief), "a password"))
+    owner.request(tracker.Login(user_of(thief), "a password"))
     other = arena.device()
     fetcher = scene.fetcher()
     scene.gets_a_piece(fetcher)
@@ -184,23 +184,23 @@ def test_h43_a_forgotten_device_is_refused_on_a_warm_connection(arena: AttackSwa
     kept = scene.fetcher(owner)
     scene.gets_a_piece(kept, arena.ticket(owner, scene.group))
     assert other.refused(tracker.ForgetDevice(thief.key)) is Code.UNKNOWN_DEVICE
-    owner.ask(tracker.ForgetDevice(thief.key))
+    owner.request(tracker.ForgetDevice(thief.key))
 
     def closed() -> object:
         fetcher.request(2)
-        return fetcher.hear()
+        return fetcher.receive()
 
     answer = wait_for(closed, "the end", until=lambda heard: isinstance(heard, peer.Closed))
     assert isinstance(answer, peer.Closed)
     assert answer.refusal.code is Code.TICKET_INVALID
     assert fetcher.refused(scene.group, scene.content, scene.ticket) is Code.TICKET_INVALID
-    for ask in (tracker.GetTickets(), tracker.GetSources(scene.group, scene.content)):
-        assert thief.refused(ask) is Code.NOT_LOGGED_IN
+    for command in (tracker.GetTickets(), tracker.GetSources(scene.group, scene.content)):
+        assert thief.refused(command) is Code.NOT_LOGGED_IN
     # A new connection of it is not even let in, while the other device goes on as before.
     fresh = scene.fetcher()
     fresh.say(peer.Open(1, scene.group, scene.content, scene.ticket))
     kept.request(1)
-    assert isinstance(kept.hear(), peer.Piece)
+    assert isinstance(kept.receive(), peer.Piece)
     assert fresh.hears_nothing()
 
 
@@ -209,12 +209,12 @@ def test_h43_a_forgotten_device_that_logs_in_as_another_user(arena: AttackSwarm)
     scene = Scene(arena)
     thief, former = scene.member, user_of(scene.member)
     owner = arena.stranger()
-    owner.ask(tracker.Login(former, "a password"))
-    owner.ask(tracker.ForgetDevice(thief.key))
+    owner.request(tracker.Login(former, "a password"))
+    owner.request(tracker.ForgetDevice(thief.key))
     thief.enter(arena.swarm.fresh("user"))
     club = arena.group()
-    thief.ask(tracker.JoinGroup(club))
-    arena.alice.ok("accept-request", club, thief.ask(tracker.Hello()).user)
+    thief.request(tracker.JoinGroup(club))
+    arena.alice.ok("accept-request", club, thief.request(tracker.Hello()).user)
     fetcher = scene.fetcher()
     assert fetcher.refused(scene.group, scene.content, scene.ticket) is Code.TICKET_INVALID
 
@@ -224,9 +224,9 @@ def test_h26_an_index_that_there_is_not(scene: Scene, index: int) -> None:
     fetcher = scene.fetcher()
     scene.gets_a_piece(fetcher)
     fetcher.request(index)
-    assert fetcher.hear() == peer.Declined(1, [index])
+    assert fetcher.receive() == peer.Declined(1, [index])
     fetcher.request(7)
-    assert fetcher.hear() == peer.Piece(1, 7)
+    assert fetcher.receive() == peer.Piece(1, 7)
     assert len(fetcher.data) == PIECE
 
 
@@ -235,4 +235,4 @@ def test_h26_an_index_that_cannot_be(scene: Scene, index: int) -> None:
     fetcher = scene.fetcher()
     scene.gets_a_piece(fetcher)
     fetcher.request(index)
-    assert fetcher.hear().code is Code.MALFORMED
+    assert fetcher.receive().code is Code.MALFORMED

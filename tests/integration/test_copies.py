@@ -115,7 +115,7 @@ def test_two_hundred_devices_are_waited_for_over_a_restart_of_the_tracker(swarm:
     fleet = Fleet(swarm, group)
     try:
         wait_for(lambda: alice.status()["connected"], "the link")
-        content = fleet.devices[0].ask(tracker.FindShare(group, path.name)).row.content
+        content = fleet.devices[0].request(tracker.FindShare(group, path.name)).row.content
         offer = tracker.Offer(group, path.name, content)
         fleet.come(fleet.devices)
         fleet.all_do(fleet.devices, tracker.SetFollow(group, True))
@@ -167,7 +167,7 @@ def test_a_wait_ends_without_a_copy_of_this_device_and_counts_what_comes_and_goe
     try:
         wait_for(lambda: alice.status()["connected"], "the link")
         one, two, *_ = fleet.devices
-        content = one.ask(tracker.FindShare(group, path.name)).row.content
+        content = one.request(tracker.FindShare(group, path.name)).row.content
         refused = alice.refused("wait", group, path.name)
         assert "no other device" in refused
         offer = tracker.Offer(group, path.name, content)

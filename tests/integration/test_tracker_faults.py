@@ -60,7 +60,7 @@ def test_f1_every_acknowledged_command_survives_a_kill(tmp_path: Path, devices: 
     rng, acknowledged = random.Random(seed), set[str]()
     with running(tmp_path / "home", *TCP) as process:
         alice = devices(process.at).enter("alice")
-        alice.ask(tracker.CreateGroup("lab"))
+        alice.request(tracker.CreateGroup("lab"))
         content = alice.share("lab", "first")
         for run in range(5):
             writer = Writer(devices(process.at, alice.pair), content, run)
@@ -72,11 +72,11 @@ def test_f1_every_acknowledged_command_survives_a_kill(tmp_path: Path, devices: 
             acknowledged |= set(writer.done)
             process.restart()
             again = devices(process.at, alice.pair)
-            files = again.ask(tracker.ListFiles("lab")).rows
+            files = again.request(tracker.ListFiles("lab")).rows
             assert acknowledged <= {row.name for row in files}
         log, head = [], 1
         while len(log) < head:
-            page = again.ask(tracker.EventsSince("lab", len(log)))
+            page = again.request(tracker.EventsSince("lab", len(log)))
             log, head = log + page.entries, page.head
         assert [entry.seq for entry in log] == list(range(1, head + 1))
         told = {entry.event.name for entry in log if isinstance(entry.event, events.Shared)}
@@ -121,7 +121,7 @@ def test_f20_a_full_disk_refuses_writing_and_nothing_else(
 ) -> None:
     with running(small_disk / "home", *TCP) as process:
         alice = devices(process.at).enter("alice")
-        alice.ask(tracker.CreateGroup("lab"))
+        alice.request(tracker.CreateGroup("lab"))
         filler = small_disk / "filler"
         fill_up(filler)
         done, code = 0, None
@@ -130,16 +130,16 @@ def test_f20_a_full_disk_refuses_writing_and_nothing_else(
             done, code = (done, reply.code) if isinstance(reply, Refusal) else (done + 1, None)
         assert code is Code.READ_ONLY
         assert "disk is full" in reply.hint
-        assert len(alice.ask(tracker.ListGroups()).rows) == done + 1
+        assert len(alice.request(tracker.ListGroups()).rows) == done + 1
         assert alice.announce().lease_s == limits.LEASE_S
         assert alice.refused(tracker.LeaveGroup("lab")) is Code.READ_ONLY
-        assert alice.ask(tracker.ListMembers("lab")).rows[0].user == "alice"
+        assert alice.request(tracker.ListMembers("lab")).rows[0].user == "alice"
         filler.unlink()
-        alice.ask(tracker.CreateGroup("afterwards"))
+        alice.request(tracker.CreateGroup("afterwards"))
         process.kill()
         process.restart()
         again = devices(process.at, alice.pair)
-        assert len(again.ask(tracker.ListGroups()).rows) == done + 2
+        assert len(again.request(tracker.ListGroups()).rows) == done + 2
 
 
 def test_f16_a_subscriber_that_does_not_read_disturbs_no_other(
@@ -147,7 +147,7 @@ def test_f16_a_subscriber_that_does_not_read_disturbs_no_other(
 ) -> None:
     with running(tmp_path / "home", *TCP) as process:
         alice = devices(process.at).enter("alice")
-        alice.ask(tracker.CreateGroup("lab"))
+        alice.request(tracker.CreateGroup("lab"))
         content = alice.share("lab", "first")
         deaf, bob = devices(process.at), devices(process.at).enter("bob")
         alice.let_in("lab", bob, "bob")
@@ -158,7 +158,7 @@ def test_f16_a_subscriber_that_does_not_read_disturbs_no_other(
         deaf.sub.setsockopt(zmq.RCVHWM, 1)
         count = 300
         for number in range(count):
-            alice.ask(tracker.Offer("lab", f"{number}", content))
+            alice.request(tracker.Offer("lab", f"{number}", content))
         heard = [bob.next_entry(events.Shared).seq for _ in range(count)]
         assert heard == list(range(seen + 1, seen + 1 + count))
 
@@ -174,7 +174,7 @@ def test_h36_a_login_flood_is_turned_away_and_the_logged_in_are_served(
             for number, each in enumerate(flood)
         ]
         for _ in range(50):
-            alice.ask(tracker.ListGroups())
+            alice.request(tracker.ListGroups())
         waiting = [each for each in flood if not each.socket.poll(0)]
         assert waiting, "a user who is logged in waits behind no login"
         codes = [each.receive(request_id).code for each, request_id in sent]
@@ -224,7 +224,7 @@ def test_f8_a_restart_is_met_by_everybody_at_once_and_hashes_no_password(
 def test_f4_a_tracker_that_was_frozen_expires_no_lease(tmp_path: Path, devices: Devices) -> None:
     with running(tmp_path / "home", *TCP) as process:
         alice = devices(process.at).enter("alice")
-        alice.ask(tracker.CreateGroup("lab"))
+        alice.request(tracker.CreateGroup("lab"))
         alice.share("lab", "x")
         alice.announce()
         process.process.send_signal(signal.SIGSTOP)
@@ -248,7 +248,7 @@ def test_a_reply_without_a_taker_is_dropped(tmp_path: Path, devices: Devices) ->
             gone.connect(process.at.endpoint)
             gone.send_multipart([b"MT\x01", b"1", b"\x91\xaaListGroups"])
             context.destroy(linger=100)
-        assert isinstance(alice.ask(tracker.ListGroups()), tracker.GroupRows)
+        assert isinstance(alice.request(tracker.ListGroups()), tracker.GroupRows)
 
 
 def test_h112_devices_that_redeem_at_once_share_the_uses(tmp_path: Path, devices: Devices) -> None:
@@ -265,13 +265,13 @@ def test_h112_devices_that_redeem_at_once_share_the_uses(tmp_path: Path, devices
     store.close()
     with running(home, *TCP) as process:
         owner, *others = [devices(process.at, pair) for pair in pairs]
-        owner.ask(tracker.CreateGroup("lab"))
-        owner.ask(tracker.Invite("lab", key_of(proof), uses))
+        owner.request(tracker.CreateGroup("lab"))
+        owner.request(tracker.Invite("lab", key_of(proof), uses))
         sent = [(device, device.send(tracker.Redeem(proof))) for device in others]
         replies = [device.receive(request_id) for device, request_id in sent]
         won = [reply.user for reply in replies if isinstance(reply, tracker.Redeemed)]
         lost = [reply for reply in replies if isinstance(reply, Refusal)]
         assert (len(won), len(lost)) == (uses, users - uses)
         assert {reply.code for reply in lost} == {Code.NO_INVITATION}
-        members = owner.ask(tracker.ListMembers("lab")).rows
+        members = owner.request(tracker.ListMembers("lab")).rows
         assert {row.user for row in members} == {"u0", *won}

@@ -64,35 +64,38 @@ def test_the_api_does_what_the_commands_do(swarm: Swarm, home: Path) -> None:
     path = swarm.file(400_000)
     anna.share(path, group)
     http = api(home)
-    assert http.ask("GET", "/groups")[1] == operate(home, "list-groups")
-    wait_for(lambda: http.ask("GET", "/swarms")[1]["single_seeder"] == 1, "the seeder")
+    assert http.request("GET", "/groups")[1] == operate(home, "list-groups")
+    wait_for(lambda: http.request("GET", "/swarms")[1]["single_seeder"] == 1, "the seeder")
     bert.ok("download-file", group, path.name, swarm.folder())
-    wait_for(lambda: http.ask("GET", "/swarms")[1]["healthy"] == 1, "the second seeder")
-    [row] = http.ask("GET", f"/swarms?group={group}")[1]["rows"]
+    wait_for(lambda: http.request("GET", "/swarms")[1]["healthy"] == 1, "the second seeder")
+    [row] = http.request("GET", f"/swarms?group={group}")[1]["rows"]
     assert (row["name"], row["seeders"], row["holders"]) == (path.name, 2, 2)
-    assert {row["user"] for row in http.ask("GET", "/devices?online=true")[1]} == {"anna", "bert"}
-    members = http.ask("GET", f"/groups/{group}/members")[1]
+    assert {row["user"] for row in http.request("GET", "/devices?online=true")[1]} == {
+        "anna",
+        "bert",
+    }
+    members = http.request("GET", f"/groups/{group}/members")[1]
     assert [(row["user"], row["role"]) for row in members] == [
         ("anna", "owner"),
         ("bert", "member"),
     ]
 
-    status, done = http.ask("POST", "/users/bert/disabled", {"disabled": True})
+    status, done = http.request("POST", "/users/bert/disabled", {"disabled": True})
     assert (status, done) == (200, {"user": "bert", "disabled": True, "devices": 1})
     wait_for(lambda: bert.status()["user"] is None, "the end of the login")
-    assert http.ask("POST", "/users/bert/disabled", {"disabled": False})[0] == 200
+    assert http.request("POST", "/users/bert/disabled", {"disabled": False})[0] == 200
     wait_for(lambda: bert.status()["user"] == "bert", "the return")
-    password = http.ask("POST", "/users/bert/password", {})[1]["password"]
+    password = http.request("POST", "/users/bert/password", {})[1]["password"]
     bert.ok("login", "bert", password)
-    status, problem = http.ask("DELETE", "/groups/nothing")
+    status, problem = http.request("DELETE", "/groups/nothing")
     assert (status, problem["code"]) == (404, "unknown-group")
-    texts = [row["text"] for row in http.ask("GET", "/log")[1]]
+    texts = [row["text"] for row in http.request("GET", "/log")[1]]
     assert "operator: bert is enabled; 1 device is let in again" in texts
     backup = swarm.root / "backup.db"
-    assert http.ask("POST", "/backup", {"file": str(backup)})[1]["file"] == str(backup)
-    assert http.ask("GET", "/load")[1]["backup"] is not None
-    assert {row["check"] for row in http.ask("GET", "/checks")[1]} >= {"database", "home"}
-    wait_for(lambda: http.ask("GET", "/history")[1]["points"], "a point of the load")
+    assert http.request("POST", "/backup", {"file": str(backup)})[1]["file"] == str(backup)
+    assert http.request("GET", "/load")[1]["backup"] is not None
+    assert {row["check"] for row in http.request("GET", "/checks")[1]} >= {"database", "home"}
+    wait_for(lambda: http.request("GET", "/history")[1]["points"], "a point of the load")
 
 
 def test_h168_metrics_at_the_port_and_nothing_else(swarm: Swarm, home: Path) -> None:
@@ -119,19 +122,19 @@ def test_h167_the_page_needs_its_secret_once_and_its_own_origin(home: Path) -> N
     host = url.removeprefix("http://").rstrip("/")
     own = {"Origin": url.rstrip("/"), "Sec-Fetch-Site": "same-origin"}
     page = Http(HTTPConnection(host))
-    assert page.ask("GET", "/users")[0] == 401
-    assert page.ask("POST", "/session", {"secret": secret})[0] == 403
-    status, found = page.ask("POST", "/session", {"secret": secret}, **own)
+    assert page.request("GET", "/users")[0] == 401
+    assert page.request("POST", "/session", {"secret": secret})[0] == 403
+    status, found = page.request("POST", "/session", {"secret": secret}, **own)
     assert status == 200
-    assert page.ask("POST", "/session", {"secret": secret}, **own)[0] == 403
+    assert page.request("POST", "/session", {"secret": secret}, **own)[0] == 403
     bearer = {"Authorization": f"Bearer {found['token']}"}
-    assert page.ask("GET", "/status", **bearer)[0] == 200
-    assert page.ask("POST", "/registration", {}, **bearer)[0] == 403
+    assert page.request("GET", "/status", **bearer)[0] == 200
+    assert page.request("POST", "/registration", {}, **bearer)[0] == 403
     other = {**own, "Origin": "http://127.0.0.1:1"}
-    assert page.ask("POST", "/stop", {}, **bearer, **other)[0] == 403
-    assert page.ask("GET", "/status", **bearer, Host="evil.example")[0] == 421
+    assert page.request("POST", "/stop", {}, **bearer, **other)[0] == 403
+    assert page.request("GET", "/status", **bearer, Host="evil.example")[0] == 421
     assert scraped(HTTPConnection(host), "/metrics", **bearer)[0] == 404
-    assert page.ask("POST", "/registration", {}, **bearer, **own)[0] == 200
+    assert page.request("POST", "/registration", {}, **bearer, **own)[0] == 200
 
 
 def test_generated_requests_get_the_answers_of_the_document(swarm: Swarm, home: Path) -> None:
@@ -149,10 +152,10 @@ def test_generated_requests_get_the_answers_of_the_document(swarm: Swarm, home: 
 
 def test_f160_a_web_process_that_is_killed_comes_again(swarm: Swarm, home: Path) -> None:
     before = web_pid(swarm)
-    assert api(home).ask("GET", "/status")[0] == 200
+    assert api(home).request("GET", "/status")[0] == 200
     os.kill(before, signal.SIGKILL)
     assert operate(home, "status")["running"]  # the tracker goes on
-    assert api(home).ask("GET", "/status")[0] == 200  # the request waits for it
+    assert api(home).request("GET", "/status")[0] == 200  # the request waits for it
     assert web_pid(swarm) != before
     assert operate(home, "web", "--no-browser")["address"].startswith("http://127.0.0.1:")
 
@@ -162,7 +165,7 @@ def test_f161_nothing_stays_of_a_tracker_that_is_killed(swarm: Swarm, home: Path
     swarm.tracker.kill()
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of the web process")
     swarm.tracker.start()
-    assert api(home).ask("GET", "/status")[0] == 200
+    assert api(home).request("GET", "/status")[0] == 200
     pid = web_pid(swarm)
     assert swarm.tracker.end() == 0
     assert not Path(f"/proc/{pid}").exists()

@@ -16,7 +16,7 @@ from common.messages.refusals import Code
 from tests.support.postgres import Server, own_server
 from tests.support.tracker_process import Device, Devices, TrackerProcess, running
 from tests.support.waiting import wait_for
-from tracker.operator_client import ask
+from tracker.operator_client import request
 
 TCP = ("--bind", "tcp://127.0.0.1:0")
 TCP_ONLY = True
@@ -45,26 +45,26 @@ def test_f34_a_tracker_goes_on_when_its_database_is_back(
     with running(tmp_path / "home", *TCP, "--database", server.database()) as process:
         alice = devices(process.at).enter("alice")
         made = ["g0"]
-        alice.ask(tracker.CreateGroup("g0"))
+        alice.request(tracker.CreateGroup("g0"))
         for number, how in enumerate((signal.SIGINT, signal.SIGKILL), 1):
             server.end(how)
             waits(alice, tracker.CreateGroup(f"never{number}"), Code.READ_ONLY)
             for _ in range(5):
-                assert [row.group for row in alice.ask(tracker.ListGroups()).rows] == made
+                assert [row.group for row in alice.request(tracker.ListGroups()).rows] == made
             server.start()
             waits(alice, tracker.CreateGroup(f"g{number}"), None)
             made.append(f"g{number}")
-            assert [row.group for row in alice.ask(tracker.ListGroups()).rows] == made
+            assert [row.group for row in alice.request(tracker.ListGroups()).rows] == made
         process.kill()
         process.restart()
         again = devices(process.at, alice.pair)
-        assert [row.group for row in again.ask(tracker.ListGroups()).rows] == made
+        assert [row.group for row in again.request(tracker.ListGroups()).rows] == made
 
 
 def test_the_operator_sees_the_size_of_the_database(tmp_path: Path, server: Server) -> None:
     with running(tmp_path / "home", *TCP, "--database", server.database()):
-        status = ask(tmp_path / "home", messages.Status(messages.FORM), messages.StatusIs)
-        load = ask(tmp_path / "home", messages.GetLoad(), messages.LoadIs)
+        status = request(tmp_path / "home", messages.Status(messages.FORM), messages.StatusIs)
+        load = request(tmp_path / "home", messages.GetLoad(), messages.LoadIs)
     assert status.database_bytes == load.database_bytes > 1_000_000
 
 

@@ -65,7 +65,7 @@ def name(request: pytest.FixtureRequest) -> Callable[[str], str]:
 
 def test_a_group_shares_a_file_and_hears_of_it(device: Maker, name: Callable[[str], str]) -> None:
     alice, bob, lab = device().enter(name("alice")), device().enter(name("bob")), name("lab")
-    alice.ask(tracker.CreateGroup(lab))
+    alice.request(tracker.CreateGroup(lab))
     alice.let_in(lab, bob, name("bob"))
     bob.subscribe()
     bob.follow()
@@ -76,10 +76,10 @@ def test_a_group_shares_a_file_and_hears_of_it(device: Maker, name: Callable[[st
     found = bob.follow_share(lab, "x.bin")
     assert found.row.digest == manifest.decode(manifest_of(body), content).digest
     assert [source.endpoint for source in found.sources] == ["tcp://127.0.0.1:9001"]
-    part = bob.ask(tracker.GetManifest(lab, content))
+    part = bob.request(tracker.GetManifest(lab, content))
     assert bob.data == manifest_of(body)
     assert part.total_bytes == len(manifest_of(body))
-    alice.ask(tracker.Depart())
+    alice.request(tracker.Depart())
     update = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
     assert update.down == [alice.key]
 
@@ -88,7 +88,7 @@ def test_a_stranger_learns_nothing_from_any_command(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, eve, lab = device().enter(name("alice")), device().enter(name("eve")), name("lab")
-    alice.ask(tracker.CreateGroup(lab))
+    alice.request(tracker.CreateGroup(lab))
     eve.subscribe()
     alice.share(lab, "secret.txt")
     answers = {
@@ -121,9 +121,9 @@ def test_tickets_are_good_for_their_device_and_group(
 ) -> None:
     alice = device().enter(name("alice"))
     for group in (name("one"), name("two")):
-        alice.ask(tracker.CreateGroup(group))
-    welcome = alice.ask(tracker.Hello())
-    issued = alice.ask(tracker.GetTickets())
+        alice.request(tracker.CreateGroup(group))
+    welcome = alice.request(tracker.Hello())
+    issued = alice.request(tracker.GetTickets())
     assert [row.group for row in issued.rows] == [name("one"), name("two")]
     verify = [nacl.signing.VerifyKey(key) for key in welcome.verify_keys]
     ticket = tickets.check(
@@ -141,12 +141,12 @@ def test_a_removed_member_hears_of_it_and_of_nothing_later(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, bob, lab = device().enter(name("alice")), device().enter(name("bob")), name("lab")
-    alice.ask(tracker.CreateGroup(lab))
+    alice.request(tracker.CreateGroup(lab))
     alice.let_in(lab, bob, name("bob"))
     for each in (alice, bob):
         each.subscribe()
         each.follow()
-    alice.ask(tracker.RemoveMember(lab, name("bob")))
+    alice.request(tracker.RemoveMember(lab, name("bob")))
     for each in (alice, bob):
         assert each.next_entry(events.Removed).event == events.Removed(name("bob"), 3)
     bob.next_event(lambda event: isinstance(event, events.Nudge))
@@ -163,11 +163,11 @@ def test_h64_a_later_member_cannot_open_events_recorded_before(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, bob, lab = device().enter(name("alice")), device().enter(name("bob")), name("lab")
-    alice.ask(tracker.CreateGroup(lab))
+    alice.request(tracker.CreateGroup(lab))
     for each in (alice, bob):
         each.subscribe()
     topic = alice.follow()[lab].topic
-    bob.ask(tracker.JoinGroup(lab))
+    bob.request(tracker.JoinGroup(lab))
     alice.share(lab, "before.txt")
     alice.next_entry(events.Shared)
     assert bob.sub is not None
@@ -175,7 +175,7 @@ def test_h64_a_later_member_cannot_open_events_recorded_before(
     while bob.sub.poll(500):
         recorded.append(bob.sub.recv_multipart())
     assert any(frames[0] == topic for frames in recorded)
-    alice.ask(tracker.AcceptRequest(lab, name("bob")))
+    alice.request(tracker.AcceptRequest(lab, name("bob")))
     keys = {state.epoch: state.key for state in bob.follow().values()}
     for frames in recorded:
         if frames[0] == topic:
@@ -203,38 +203,38 @@ def test_f18_doubled_commands_are_done_once(device: Maker, name: Callable[[str],
     assert alice.receive(first) == tracker.Done()
     assert alice.try_(create, request_id=first) == tracker.Done()
     assert alice.refused(create) is Code.TAKEN
-    alice.ask(tracker.Login(name("alice"), "a password"))
+    alice.request(tracker.Login(name("alice"), "a password"))
     group = tracker.CreateGroup(lab)
     once = alice.send(group)
     alice.send(group, request_id=once)
     assert alice.receive(once) == tracker.Done()
     assert alice.try_(group, request_id=once) == tracker.Done()
-    assert len(alice.ask(tracker.EventsSince(lab, 0)).entries) == 1
+    assert len(alice.request(tracker.EventsSince(lab, 0)).entries) == 1
 
 
 def test_f18_whatever_order_the_manifest_comes_in_it_is_whole_or_not_there(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, lab = device().enter(name("alice")), name("lab")
-    alice.ask(tracker.CreateGroup(lab))
+    alice.request(tracker.CreateGroup(lab))
     encoded = manifest_of(bytes(200_000_000 // 1000) + name("x").encode() * 1000)
     encoded_id = manifest.manifest_id(encoded)
     half = len(encoded) // 2
     parts = {0: encoded[:half], half: encoded[half:]}
     put = {at: tracker.PutManifest(encoded_id, len(encoded), at) for at in parts}
     assert alice.refused(put[half], parts[half]) is Code.USAGE
-    alice.ask(put[0], parts[0])
+    alice.request(put[0], parts[0])
     assert alice.refused(tracker.Offer(lab, "x", encoded_id)) is Code.NEED_MANIFEST
-    alice.ask(put[half], parts[half])
-    alice.ask(put[half], parts[half])
-    alice.ask(tracker.Offer(lab, "x", encoded_id))
+    alice.request(put[half], parts[half])
+    alice.request(put[half], parts[half])
+    alice.request(tracker.Offer(lab, "x", encoded_id))
 
 
 def test_h33_a_manifest_that_is_not_what_its_id_says_is_refused(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, lab = device().enter(name("alice")), name("lab")
-    alice.ask(tracker.CreateGroup(lab))
+    alice.request(tracker.CreateGroup(lab))
     encoded = manifest_of(b"content")
     wrong = bytes(32)
     assert alice.refused(tracker.PutManifest(wrong, len(encoded), 0), encoded) is Code.CORRUPT
@@ -266,7 +266,7 @@ def test_h14_malformed_commands_are_answered_and_harm_nothing(device: Maker, bod
     reply = eve.receive(b"12345678")
     assert isinstance(reply, Refusal)
     assert reply.code is Code.MALFORMED
-    assert isinstance(eve.ask(tracker.Hello()), tracker.Welcome)
+    assert isinstance(eve.request(tracker.Hello()), tracker.Welcome)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_h14_malformed_commands_are_answered_and_harm_nothing(device: Maker, bod
 def test_h14_frames_that_are_no_message_harm_nothing(device: Maker, frames: list[bytes]) -> None:
     eve = device()
     eve.socket.send_multipart(frames)
-    assert isinstance(eve.ask(tracker.Hello()), tracker.Welcome)
+    assert isinstance(eve.request(tracker.Hello()), tracker.Welcome)
 
 
 def test_another_version_is_refused_with_words(device: Maker) -> None:
@@ -299,7 +299,7 @@ def test_a_flood_of_one_device_is_slowed_and_others_are_served(device: Maker) ->
     flood, other = device(), device()
     for _ in range(round(limits.COMMAND_BURST) + 300):
         flood.send(tracker.Hello())
-    assert isinstance(other.ask(tracker.Hello()), tracker.Welcome)
+    assert isinstance(other.request(tracker.Hello()), tracker.Welcome)
     codes = set()
     while flood.socket.poll(1000):
         envelope = flood._decoder.unpack(flood.socket.recv_multipart())
@@ -315,15 +315,17 @@ def test_h34_guessing_is_slowed_and_a_bound_device_unaffected(
     codes = [eve.refused(tracker.Login(name("alice"), f"guess {n}")) for n in range(8)]
     assert codes == [Code.WRONG_CREDENTIALS] * 5 + [Code.SLOW_DOWN] * 3
     assert device().refused(tracker.Login(name("alice"), "a password")) is Code.SLOW_DOWN
-    assert alice.ask(tracker.Hello()).user == name("alice")
-    assert alice.ask(tracker.Login(name("alice"), "a password")) == tracker.LoggedIn(name("alice"))
+    assert alice.request(tracker.Hello()).user == name("alice")
+    assert alice.request(tracker.Login(name("alice"), "a password")) == tracker.LoggedIn(
+        name("alice")
+    )
 
 
 def test_h34_a_wrong_old_password_is_a_guess_like_any_other(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, phone = device().enter(name("alice")), device()
-    phone.ask(tracker.Login(name("alice"), "a password"))
+    phone.request(tracker.Login(name("alice"), "a password"))
     codes = [alice.refused(tracker.ChangePassword(f"guess {n}", "my own one")) for n in range(8)]
     assert codes == [Code.WRONG_CREDENTIALS] * 5 + [Code.SLOW_DOWN] * 3
     # Of all guesses of this device there are no more, whatever they are made with.
@@ -333,21 +335,21 @@ def test_h34_a_wrong_old_password_is_a_guess_like_any_other(
     password = "a password"
     for number in range(7):
         asked = tracker.ChangePassword(password, password := f"another {number}", True)
-        assert phone.ask(asked) == tracker.PasswordChanged(0)
-    assert alice.ask(tracker.Hello()).user == name("alice")
+        assert phone.request(asked) == tracker.PasswordChanged(0)
+    assert alice.request(tracker.Hello()).user == name("alice")
 
 
 def test_h43_a_forgotten_device_cannot_open_what_is_said_afterwards(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, thief = device().enter(name("alice")), device()
-    thief.ask(tracker.Login(name("alice"), "a password"))
+    thief.request(tracker.Login(name("alice"), "a password"))
     group = name("lab")
-    alice.ask(tracker.CreateGroup(group))
+    alice.request(tracker.CreateGroup(group))
     for each in (alice, thief):
         each.subscribe()
         each.follow()
-    alice.ask(tracker.ForgetDevice(thief.key))
+    alice.request(tracker.ForgetDevice(thief.key))
     # It hears of its own end, is nudged, and after that of nothing.
     assert thief.next_entry(events.Device).event == events.Device(name("alice"), thief.key, False)
     assert isinstance(thief.next_event(lambda event: isinstance(event, events.Nudge)), events.Nudge)
@@ -363,8 +365,8 @@ def test_h43_a_forgotten_device_cannot_open_what_is_said_afterwards(
         told.append(thief._open(*thief.sub.recv_multipart()))
     assert [event for event in told if not isinstance(event, events.Beat | None)] == []
     assert None in told  # something was said that it could not open
-    for ask in (tracker.Follow(), tracker.EventsSince(group, 0), tracker.ListDevices()):
-        assert thief.refused(ask) is Code.NOT_LOGGED_IN
+    for command in (tracker.Follow(), tracker.EventsSince(group, 0), tracker.ListDevices()):
+        assert thief.refused(command) is Code.NOT_LOGGED_IN
 
 
 def test_h44_devices_of_others_are_neither_seen_nor_logged_out(
@@ -375,9 +377,9 @@ def test_h44_devices_of_others_are_neither_seen_nor_logged_out(
     foreign, absent = (eve.try_(tracker.ForgetDevice(key)) for key in (alice.key, bytes(32)))
     assert foreign == absent
     assert foreign.code is Code.UNKNOWN_DEVICE
-    assert [row.device for row in eve.ask(tracker.ListDevices()).rows] == [eve.key]
-    assert [row.device for row in eve.ask(tracker.ListDevices("00" * 40)).rows] == [eve.key]
-    assert alice.ask(tracker.Hello()).user == name("alice")
+    assert [row.device for row in eve.request(tracker.ListDevices()).rows] == [eve.key]
+    assert [row.device for row in eve.request(tracker.ListDevices("00" * 40)).rows] == [eve.key]
+    assert alice.request(tracker.Hello()).user == name("alice")
 
 
 def test_a_doubled_change_of_a_password_is_done_once(
@@ -388,7 +390,7 @@ def test_a_doubled_change_of_a_password_is_done_once(
     assert alice.try_(asked, request_id=request_id) == tracker.PasswordChanged(0)
     assert alice.try_(asked, request_id=request_id) == tracker.Done()
     assert device().refused(tracker.Login(name("alice"), "a password")) is Code.WRONG_CREDENTIALS
-    assert device().ask(tracker.Login(name("alice"), "fresh one")) == tracker.LoggedIn(
+    assert device().request(tracker.Login(name("alice"), "fresh one")) == tracker.LoggedIn(
         name("alice")
     )
 
@@ -430,7 +432,7 @@ def test_quit_ends_it_and_the_end_of_its_input_does_not(tmp_path: Path) -> None:
         assert process.process.stdin is not None
         process.process.stdin.close()
         device = Device(process.at)
-        assert isinstance(device.ask(tracker.Hello()), tracker.Welcome)
+        assert isinstance(device.request(tracker.Hello()), tracker.Welcome)
         device.close()
         assert process.end() == 0
 
@@ -465,7 +467,7 @@ def all_groups(device: Device) -> list[tracker.GroupRow]:
     rows: list[tracker.GroupRow] = []
     more = True
     while more:
-        page = device.ask(tracker.ListGroups(rows[-1].group if rows else ""))
+        page = device.request(tracker.ListGroups(rows[-1].group if rows else ""))
         rows += page.rows
         more = page.more
     return rows
@@ -489,12 +491,12 @@ def test_everything_is_there_after_a_restart(tmp_path: Path, devices: Devices) -
     with running(tmp_path / "home", *TCP) as process:
         alice, bob = devices(process.at).enter("alice"), devices(process.at).enter("bob")
         carol = devices(process.at).enter("carol")
-        alice.ask(tracker.CreateGroup("lab"))
+        alice.request(tracker.CreateGroup("lab"))
         alice.let_in("lab", bob, "bob")
-        carol.ask(tracker.JoinGroup("lab"))
+        carol.request(tracker.JoinGroup("lab"))
         content = alice.share("lab", "x.bin")
         before = [
-            alice.ask(question)
+            alice.request(question)
             for question in (
                 tracker.ListGroups(),
                 tracker.ListFiles("lab"),
@@ -505,13 +507,15 @@ def test_everything_is_there_after_a_restart(tmp_path: Path, devices: Devices) -
                 tracker.MyOffers(),
             )
         ]
-        state, welcome = alice.follow(), alice.ask(tracker.Hello())
+        state, welcome = alice.follow(), alice.request(tracker.Hello())
         assert process.end() == 0
         process.restart()
         again = devices(process.at, alice.pair)
-        assert again.ask(tracker.Hello()).user == "alice"  # by its key: no password was asked for
+        assert (
+            again.request(tracker.Hello()).user == "alice"
+        )  # by its key: no password was asked for
         assert before == [
-            again.ask(question)
+            again.request(question)
             for question in (
                 tracker.ListGroups(),
                 tracker.ListFiles("lab"),
@@ -523,8 +527,8 @@ def test_everything_is_there_after_a_restart(tmp_path: Path, devices: Devices) -
             )
         ]
         assert again.follow() == state
-        assert again.ask(tracker.Hello()).tracker_id == welcome.tracker_id
-        assert again.ask(tracker.Hello()).inbox == welcome.inbox
+        assert again.request(tracker.Hello()).tracker_id == welcome.tracker_id
+        assert again.request(tracker.Hello()).inbox == welcome.inbox
 
 
 def test_a_home_serves_one_tracker_and_a_port_too(tmp_path: Path) -> None:
@@ -606,7 +610,7 @@ def test_the_link_is_what_it_last_was(tmp_path: Path) -> None:
 def test_events_are_caught_up_without_gap_after_a_restart(tmp_path: Path, devices: Devices) -> None:
     with running(tmp_path / "home", *TCP) as process:
         alice, bob = devices(process.at).enter("alice"), devices(process.at).enter("bob")
-        alice.ask(tracker.CreateGroup("lab"))
+        alice.request(tracker.CreateGroup("lab"))
         alice.let_in("lab", bob, "bob")
         bob.subscribe()
         seen = bob.follow()["lab"].seq
@@ -620,7 +624,7 @@ def test_events_are_caught_up_without_gap_after_a_restart(tmp_path: Path, device
         late = devices(process.at, bob.pair)
         again = devices(process.at, alice.pair)
         again.share("lab", "four", b"four")
-        missed = late.ask(tracker.EventsSince("lab", seen + 1))
+        missed = late.request(tracker.EventsSince("lab", seen + 1))
         assert [entry.seq for entry in missed.entries] == [seen + 2, seen + 3, seen + 4]
         assert missed.entries[:2] == heard[1:]
         late.subscribe()
@@ -636,12 +640,12 @@ def test_a_backup_of_a_running_tracker_moves_it_to_another_machine(
     home, copy = tmp_path / "home", tmp_path / "backup.db"
     with running(home, *TCP) as process:
         alice = devices(process.at).enter("alice")
-        alice.ask(tracker.CreateGroup("lab"))
+        alice.request(tracker.CreateGroup("lab"))
         assert run_cli("doctor", "--home", str(home)).returncode == 0
         assert run_cli("backup", str(copy), "--home", str(home)).returncode == 0
         assert copy.stat().st_mode & 0o777 == 0o600
         assert run_cli("backup", str(copy), "--home", str(home)).returncode == 2
-        alice.ask(tracker.CreateGroup("after"))
+        alice.request(tracker.CreateGroup("after"))
         assert "uses the home" in run_cli("restore", str(copy), "--home", str(home)).stderr
         before = alice.follow()["lab"]
         process.end()
@@ -651,7 +655,7 @@ def test_a_backup_of_a_running_tracker_moves_it_to_another_machine(
         with running(moved, "--bind", process.at.endpoint) as restored:
             assert restored.at == process.at
             again = devices(restored.at, alice.pair)
-            assert again.ask(tracker.Hello()).user == "alice"
+            assert again.request(tracker.Hello()).user == "alice"
             states = again.follow()
             assert list(states) == ["lab"]
             assert states["lab"].seq > before.seq
@@ -679,7 +683,7 @@ def test_f26_a_damaged_database_says_how_to_restore(tmp_path: Path) -> None:
     assert list(home.glob("tracker.db.before-*"))
     with running(home, *TCP) as process:
         device = Device(process.at)
-        device.ask(tracker.Login("alice", "a password"))
+        device.request(tracker.Login("alice", "a password"))
         device.close()
 
 

@@ -74,7 +74,7 @@ class AttackSwarm:
     def member(self, group: str, name: str = "") -> Device:
         """A device of a new user whom Alice has let into ``group``."""
         device = self.device(name)
-        device.ask(tracker.JoinGroup(group))
+        device.request(tracker.JoinGroup(group))
         self.alice.ok("accept-request", group, user_of(device))
         return device
 
@@ -98,7 +98,7 @@ class AttackSwarm:
 
     def ticket(self, device: Device, group: str) -> bytes:
         """The ticket that the tracker gives."""
-        token: bytes = device.ask(tracker.GetTickets([group])).rows[0].token
+        token: bytes = device.request(tracker.GetTickets([group])).rows[0].token
         return token
 
     def forged(
@@ -112,7 +112,7 @@ class AttackSwarm:
         tracker_id: bytes | None = None,
     ) -> bytes:
         """A ticket as the tracker never signed it; ``issued_s`` is relative to its clock."""
-        welcome = device.ask(tracker.Hello())
+        welcome = device.request(tracker.Hello())
         return tickets.issue(
             key or self.signing_key,
             TrackerId(tracker_id or welcome.tracker_id),
@@ -155,7 +155,7 @@ class Shared:
 
     def content(self, device: Device) -> ContentId:
         """The content, as a member learns of it."""
-        return ContentId(device.ask(tracker.FindShare(self.group, self.name)).row.content)
+        return ContentId(device.request(tracker.FindShare(self.group, self.name)).row.content)
 
 
 def user_of(device: Device) -> str:
@@ -181,10 +181,10 @@ class Fetcher:
         self.received = 0
         self.data: bytes = b""
 
-    def say(self, ask: peer.Ask) -> None:
-        self.socket.send_multipart(codec.pack(b"", ask))
+    def say(self, message: peer.ClientMessage) -> None:
+        self.socket.send_multipart(codec.pack(b"", message))
 
-    def hear(self, patience_s: float = PATIENCE_S) -> Any:
+    def receive(self, patience_s: float = PATIENCE_S) -> Any:
         """The next answer; its data is in ``data``."""
         assert self.socket.poll(round(patience_s * 1000)), "the serving peer did not answer"
         envelope = self._answers.unpack(self.socket.recv_multipart())
@@ -199,7 +199,7 @@ class Fetcher:
     def open(self, group: str, content: bytes, ticket: bytes, channel: int = 1) -> Any:
         """The answer to an `Open`: `Opened` or `Closed`."""
         self.say(peer.Open(channel, group, content, ticket))
-        return self.hear()
+        return self.receive()
 
     def refused(self, group: str, content: bytes, ticket: bytes, channel: int = 1) -> Any:
         """The code with which an `Open` must be refused."""
@@ -229,7 +229,7 @@ class Send:
 
 
 class Liar(threading.Thread):
-    """A source with a ROUTER of its own. ``behave(ask, send)`` says what comes of each ask."""
+    """A source with a ROUTER of its own. ``behave(message, send)`` answers each message."""
 
     def __init__(self, device: Device, behave: Callable[[Any, Send], None]) -> None:
         super().__init__(daemon=True)
@@ -244,7 +244,7 @@ class Liar(threading.Thread):
         self._socket.curve_secretkey = device.pair.secret_z85
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.endpoint = f"tcp://127.0.0.1:{port}"
-        self._asks: codec.Decoder[peer.Ask] = codec.Decoder(peer.Ask)
+        self._asks: codec.Decoder[peer.ClientMessage] = codec.Decoder(peer.ClientMessage)
         self._ending = threading.Event()
 
     def run(self) -> None:
@@ -256,16 +256,16 @@ class Liar(threading.Thread):
             if not self._socket.poll(50):
                 continue
             routing_id, *frames = self._socket.recv_multipart()
-            ask = self._asks.unpack(frames).body
-            self.asked.append(ask)
-            self.behave(ask, Send(self._socket, routing_id))
+            message = self._asks.unpack(frames).body
+            self.asked.append(message)
+            self.behave(message, Send(self._socket, routing_id))
         self._context.destroy(linger=0)
 
     def seed(self, shared: Shared) -> None:
         """Offer what Alice shares, and be there for those who ask for it."""
         content = shared.content(self.device)
         self.device.announce(self.endpoint)
-        self.device.ask(tracker.Offer(shared.group, shared.name, content))
+        self.device.request(tracker.Offer(shared.group, shared.name, content))
         self.start()
 
     def end(self) -> None:
@@ -290,8 +290,8 @@ def lying(
 def honest(shared: Shared, encoded: bytes = b"") -> Callable[[Any, Send], None]:
     """Behaviour of a source that is none."""
 
-    def behave(ask: Any, send: Send) -> None:
-        match ask:
+    def behave(message: Any, send: Send) -> None:
+        match message:
             case peer.Open(channel):
                 send(peer.Opened(channel, True, 1 << 52))
             case peer.Request(channel, pieces):
@@ -307,7 +307,7 @@ def honest(shared: Shared, encoded: bytes = b"") -> Callable[[Any, Send], None]:
 
 def encoded_manifest(device: Device, group: str, content: bytes) -> bytes:
     """The manifest as the tracker has it."""
-    device.ask(tracker.GetManifest(group, content))
+    device.request(tracker.GetManifest(group, content))
     assert device.data is not None
     assert manifest.manifest_id(device.data) == content
     return device.data

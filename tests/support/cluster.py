@@ -179,7 +179,7 @@ def log_of(device: Device, group: str) -> list[events.LogEntry]:
     entries: list[events.LogEntry] = []
     while True:
         after = entries[-1].seq if entries else 0
-        page: tracker.Events = device.ask(tracker.EventsSince(group, after))
+        page: tracker.Events = device.request(tracker.EventsSince(group, after))
         entries += page.entries
         if not page.entries or entries[-1].seq >= page.head:
             return entries
@@ -189,7 +189,9 @@ def names_listed(device: Device, group: str) -> set[str]:
     """Return the names that are shared in a group."""
     names: list[str] = []
     while True:
-        page: tracker.FileRows = device.ask(tracker.ListFiles(group, names[-1] if names else ""))
+        page: tracker.FileRows = device.request(
+            tracker.ListFiles(group, names[-1] if names else "")
+        )
         names += [row.name for row in page.rows]
         if not page.more:
             return set(names)

@@ -29,7 +29,7 @@ STATUS = control.StatusIs(
     pid=1234,
 )
 
-Reply = control.Answer | Exception | Callable[[control.Ask, Notify], Any]
+Reply = control.Answer | Exception | Callable[[control.Command, Notify], Any]
 
 
 class FakePeer:
@@ -39,8 +39,8 @@ class FakePeer:
     """
 
     def __init__(self, home: Path, replies: dict[type, Reply] | None = None) -> None:
-        self.asked: list[control.Ask] = []
-        self.cancelled: list[control.Ask] = []
+        self.asked: list[control.Command] = []
+        self.cancelled: list[control.Command] = []
         self.replies: dict[type, Reply] = {control.Status: STATUS, **(replies or {})}
         self._home = home
         self._changed = threading.Condition()
@@ -60,24 +60,24 @@ class FakePeer:
         lock.release()
         context.destroy(linger=0)
 
-    async def _handle(self, ask: control.Ask, tell: Notify) -> control.Answer:
+    async def _handle(self, command: control.Command, tell: Notify) -> control.Answer:
         with self._changed:
-            self.asked.append(ask)
+            self.asked.append(command)
             self._changed.notify_all()
-        if isinstance(ask, control.Down):
+        if isinstance(command, control.Down):
             self._loop.call_soon(self._end.set)
             return control.Done()
-        reply = self.replies[type(ask)]
+        reply = self.replies[type(command)]
         if isinstance(reply, Exception):
             raise reply
         if not callable(reply):
             return reply
         try:
-            answer = reply(ask, tell)
+            answer = reply(command, tell)
             return await answer if asyncio.iscoroutine(answer) else answer
         except asyncio.CancelledError:
             with self._changed:
-                self.cancelled.append(ask)
+                self.cancelled.append(command)
                 self._changed.notify_all()
             raise
 

@@ -138,12 +138,12 @@ def found(name: str, encoded: bytes, *, content: bytes = b"", total: int | None 
 def parts(encoded: bytes, total: int | None = None) -> Answer:
     """The answer to `GetManifest`."""
 
-    def answer(ask: tracker.GetManifest) -> Any:
-        part = encoded[ask.offset : ask.offset + limits.MANIFEST_PART_BYTES]
+    def answer(command: tracker.GetManifest) -> Any:
+        part = encoded[command.offset : command.offset + limits.MANIFEST_PART_BYTES]
         size = len(encoded) if total is None else total
         if not part:
             return Refusal(Code.UNKNOWN_SHARE, "there is no more")
-        return tracker.ManifestPart(size, ask.offset), part
+        return tracker.ManifestPart(size, command.offset), part
 
     return answer
 

@@ -312,7 +312,7 @@ def events_port(swarm: Swarm) -> int:
     """The endpoint of the published events, as the tracker announces it."""
     device = Device(parse_link(swarm.tracker.link).first)
     try:
-        told: str = device.ask(tracker.Hello()).events
+        told: str = device.request(tracker.Hello()).events
         return int(told.rpartition(":")[2])
     finally:
         device.close()

@@ -107,7 +107,7 @@ class MemoryTables:
         self._check()
         return texts
 
-    def hears_itself(self, timeout_s: float) -> bool:
+    def receives_notifications(self, timeout_s: float) -> bool:
         self._check()
         return self._database.notifies
 

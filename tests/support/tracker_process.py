@@ -161,7 +161,7 @@ class Device:
         """Return the reply, also a refusal."""
         return self.receive(self.send(command, data, request_id))
 
-    def ask(self, command: Any, data: bytes | None = None) -> Any:
+    def request(self, command: Any, data: bytes | None = None) -> Any:
         """Return the reply, which must not be a refusal."""
         reply = self.try_(command, data)
         if isinstance(reply, Refusal):
@@ -177,16 +177,16 @@ class Device:
     # -- what tests do all the time -------------------------------------------------------------
 
     def enter(self, user: str, password: str = "a password") -> Device:
-        self.ask(tracker.CreateUser(user, password))
-        self.ask(tracker.Login(user, password))
+        self.request(tracker.CreateUser(user, password))
+        self.request(tracker.Login(user, password))
         return self
 
     def announce(self, endpoint: str = "tcp://127.0.0.1:19000", **options: Any) -> Any:
-        return self.ask(tracker.Announce(endpoint, **options))
+        return self.request(tracker.Announce(endpoint, **options))
 
     def let_in(self, group: str, other: Device, user: str) -> None:
-        other.ask(tracker.JoinGroup(group))
-        self.ask(tracker.AcceptRequest(group, user))
+        other.request(tracker.JoinGroup(group))
+        self.request(tracker.AcceptRequest(group, user))
 
     def share(self, group: str, name: str, content: bytes = b"content") -> ContentId:
         encoded = manifest_of(content)
@@ -204,13 +204,13 @@ class Device:
         content_id = manifest.manifest_id(encoded)
         for offset in range(0, len(encoded), limits.MANIFEST_PART_BYTES):
             part = encoded[offset : offset + limits.MANIFEST_PART_BYTES]
-            self.ask(tracker.PutManifest(content_id, len(encoded), offset), part)
+            self.request(tracker.PutManifest(content_id, len(encoded), offset), part)
 
     # -- events ---------------------------------------------------------------------------------
 
     def subscribe(self) -> None:
         """Subscribe to all events; those with a known key are opened."""
-        welcome = self.ask(tracker.Hello("test"))
+        welcome = self.request(tracker.Hello("test"))
         endpoint = welcome.events
         if endpoint.startswith("tcp://*"):
             host = self.at.endpoint.removeprefix("tcp://").rpartition(":")[0]
@@ -228,13 +228,13 @@ class Device:
 
     def follow(self) -> dict[str, tracker.GroupState]:
         """Load the keys of all groups."""
-        states = {state.group: state for state in self.ask(tracker.Follow()).groups}
+        states = {state.group: state for state in self.request(tracker.Follow()).groups}
         for state in states.values():
             self.topics.setdefault(state.topic, ({}, state.topic))[0][state.epoch] = state.key
         return states
 
     def follow_share(self, group: str, name: str) -> tracker.ShareFound:
-        found: tracker.ShareFound = self.ask(tracker.FindShare(group, name))
+        found: tracker.ShareFound = self.request(tracker.FindShare(group, name))
         state = self.follow()[group]
         self.topics[found.topic] = self.topics[state.topic]
         return found

@@ -584,12 +584,12 @@ CONVERSATIONS: dict[str, tuple[Any, list[Any]]] = {
     "tracker-replies": (tracker.Reply, REPLIES),
     "group-events": (events.GroupEvent, GROUP_EVENTS),
     "published": (events.Published, PUBLISHED),
-    "peer-asks": (peer.Ask, PEER_ASKS),
+    "peer-asks": (peer.ClientMessage, PEER_ASKS),
     "peer-answers": (peer.Answer, PEER_ANSWERS),
     "peer-bulk": (peer.Pieces, IN_BULK),
-    "control-asks": (control.Ask, ASKS),
+    "control-asks": (control.Command, ASKS),
     "control-answers": (control.Answer, ANSWERS),
-    "control-operator-asks": (operator.Ask, OPERATOR_ASKS),
+    "control-operator-asks": (operator.Command, OPERATOR_ASKS),
     "control-operator-answers": (operator.Answer, OPERATOR_ANSWERS),
 }
 """Each conversation with the union of its messages, and a sample of every member of it."""

@@ -60,16 +60,16 @@ async def _serve(home: Path, sockets: Sockets) -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     loop.add_signal_handler(signal.SIGTERM, orders.feed_eof)
-    _say({"ready": True})
+    _send({"ready": True})
     try:
         while order := await orders.readline():
             if order.strip() == PAGE_ORDER:
-                _say({"secret": service.open_page()})
+                _send({"secret": service.open_page()})
     finally:
         await service.close()
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _send(answer: dict[str, Any]) -> None:
     os.write(1, msgspec.json.encode(answer) + b"\n")
 
 

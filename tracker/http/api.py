@@ -177,26 +177,28 @@ class Api:
                 return {"file": file, "size_bytes": size}
             case c.ResetPassword(user, password):
                 made = "" if password else random_password()
-                ask = messages.ResetPassword(user, password or made)
-                changed = await self._client.ask(ask, messages.Changed)
-                return {**document_of(ask, changed), **({"password": made} if made else {})}
+                reset = messages.ResetPassword(user, password or made)
+                changed = await self._client.request(reset, messages.Changed)
+                return {**document_of(reset, changed), **({"password": made} if made else {})}
             case messages.SetRegistration():
-                return plain(await self._client.ask(command, messages.RegistrationIs))
+                return plain(await self._client.request(command, messages.RegistrationIs))
             case (
                 messages.Stop()
                 | messages.SetDisabled()
                 | messages.DeleteUser()
                 | messages.DeleteGroup()
             ):
-                return document_of(command, await self._client.ask(command, messages.Changed))
+                return document_of(command, await self._client.request(command, messages.Changed))
             case _:
                 assert_never(command)
 
     async def _surveyed(self, name: str, survey: Callable[[], Awaitable[R]], fresh_s: float) -> R:
         return await self._cached.get(name, survey, fresh_s, SURVEY_REST)
 
-    async def _look(self, ask: messages.Ask, answer: type[A], fresh_s: float = 0.5) -> A:
-        return await self._cached.get(ask, lambda: self._client.ask(ask, answer), fresh_s)
+    async def _look(self, command: messages.Command, answer: type[A], fresh_s: float = 0.5) -> A:
+        return await self._cached.get(
+            command, lambda: self._client.request(command, answer), fresh_s
+        )
 
     async def _examine(self) -> list[dict[str, Any]]:
         status = await self._look(messages.Status(), messages.StatusIs)
@@ -231,7 +233,7 @@ class Api:
 
     async def _load(self) -> messages.LoadIs:
         return await self._cached.get(
-            "load", lambda: self._client.ask(messages.GetLoad(), messages.LoadIs, HEALTH_S)
+            "load", lambda: self._client.request(messages.GetLoad(), messages.LoadIs, HEALTH_S)
         )
 
     async def _record(self) -> None:

@@ -28,11 +28,11 @@ class Cached:
     async def get(
         self,
         question: Hashable,
-        ask: Callable[[], Awaitable[A]],
+        fetch: Callable[[], Awaitable[A]],
         fresh_s: float = FRESH_S,
         rest: float = 0.0,
     ) -> A:
-        """Return the answer of ``ask``, or one that is younger than ``fresh_s``.
+        """Return the answer of ``fetch``, or one that is younger than ``fresh_s``.
 
         ``rest``: an answer stays fresh for at least that many times the time that it took. A reader
         that leaves does not cancel the work: others may wait for it.
@@ -43,14 +43,14 @@ class Cached:
             return answer
         task = self._asking.get(question)
         if task is None:
-            task = asyncio.create_task(self._ask(question, ask))
+            task = asyncio.create_task(self._fetch(question, fetch))
             self._asking[question] = task
         return await asyncio.shield(task)
 
-    async def _ask(self, question: Hashable, ask: Callable[[], Awaitable[A]]) -> A:
+    async def _fetch(self, question: Hashable, fetch: Callable[[], Awaitable[A]]) -> A:
         began = self._clock()
         try:
-            answer = await ask()
+            answer = await fetch()
             self._answers.pop(question, None)
             while len(self._answers) >= ANSWERS_MAX:
                 del self._answers[next(iter(self._answers))]

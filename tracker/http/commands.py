@@ -25,15 +25,15 @@ class Health(StrEnum):
     UNSEEDED = "unseeded"
 
 
-class _Ask(msgspec.Struct, frozen=True, tag=True):
+class _Command(msgspec.Struct, frozen=True, tag=True):
     """Base of the commands."""
 
 
-class GetStatus(_Ask, frozen=True):
+class GetStatus(_Command, frozen=True):
     """State of the tracker."""
 
 
-class ListUsers(_Ask, frozen=True):
+class ListUsers(_Command, frozen=True):
     """``text``: part of a name. ``online``: only users with a device online."""
 
     text: Text = ""
@@ -41,19 +41,19 @@ class ListUsers(_Ask, frozen=True):
     limit: Limit = 100_000
 
 
-class ResetPassword(_Ask, frozen=True):
+class ResetPassword(_Command, frozen=True):
     """``password``: empty for a random one."""
 
     user: Text
     password: Text = ""
 
 
-class ListGroups(_Ask, frozen=True):
+class ListGroups(_Command, frozen=True):
     text: Text = ""
     limit: Limit = 100_000
 
 
-class ListDevices(_Ask, frozen=True):
+class ListDevices(_Command, frozen=True):
     """``text``: part of a user, key or address."""
 
     text: Text = ""
@@ -61,7 +61,7 @@ class ListDevices(_Ask, frozen=True):
     limit: Limit = 100_000
 
 
-class ListSwarms(_Ask, frozen=True):
+class ListSwarms(_Command, frozen=True):
     """``text``: part of a group or name. ``group``: one group, exactly."""
 
     text: Text = ""
@@ -70,20 +70,20 @@ class ListSwarms(_Ask, frozen=True):
     limit: Limit = 100
 
 
-class GetHistory(_Ask, frozen=True):
+class GetHistory(_Command, frozen=True):
     """``after``: number of the last point that is known."""
 
     after: Annotated[int, Meta(ge=0)] = 0
 
 
-class Backup(_Ask, frozen=True):
+class Backup(_Command, frozen=True):
     """``file``: an absolute path on the tracker's machine."""
 
     file: Text
     replace: bool = False
 
 
-class Doctor(_Ask, frozen=True):
+class Doctor(_Command, frozen=True):
     """Checks of the tracker's home, database, disk and libraries."""
 
 

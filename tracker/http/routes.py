@@ -56,6 +56,6 @@ def command_of(route: Route, path: dict[str, Any], body: Any) -> c.Command:
 
 def unrouted() -> set[str]:
     """Names of the operator's commands without a route; a test holds that there are none."""
-    asks = {ask.__name__ for ask in get_args(operator.Ask)}
-    routed = {route.name for route in ROUTES} | {ask.__name__ for ask in NOT_ROUTED}
+    asks = {command.__name__ for command in get_args(operator.Command)}
+    routed = {route.name for route in ROUTES} | {command.__name__ for command in NOT_ROUTED}
     return asks - routed - {"Status"}  # that is GetStatus here, without the form of the messages

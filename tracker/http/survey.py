@@ -51,14 +51,14 @@ class Swarms:
         self._rows = {health: _most_wanted(rows) for health, rows in self._rows.items()}
         self.time = rfc3339(wall_ms())
 
-    def answer(self, ask: ListSwarms) -> SwarmsAre:
+    def answer(self, command: ListSwarms) -> SwarmsAre:
         """Return the rows that match, by health: unseeded ones first."""
-        text, group = ask.text.lower(), ask.group.lower()
+        text, group = command.text.lower(), command.group.lower()
         healths = (Health.UNSEEDED, Health.SINGLE, Health.HEALTHY)
         found = [
             row
             for health in healths
-            if ask.health in (None, health)
+            if command.health in (None, health)
             for row in self._rows[health]
             if (not group or row.group == group) and (text in row.name.lower() or text in row.group)
         ]
@@ -71,7 +71,7 @@ class Swarms:
             matching=len(found),
             complete=all(self.counts[health] <= ROWS_KEPT for health in healths),
             time=self.time,
-            rows=found[: ask.limit],
+            rows=found[: command.limit],
         )
 
 
@@ -109,14 +109,14 @@ class Survey:
         return rows
 
     async def _all(
-        self, ask: Callable[[str], messages.Ask], answer: type[P], key: Callable[[Any], str]
+        self, after: Callable[[str], messages.Command], answer: type[P], key: Callable[[Any], str]
     ) -> list[Any]:
-        """Return the rows of all pages. ``ask``: for those after a ``key``."""
+        """Return the rows of all pages. ``after``: the command for those after a ``key``."""
         rows: list[Any] = []
         pace, more = Pace(), True
         while more:
             await pace.rest()
-            page = await self._client.ask(ask(key(rows[-1]) if rows else ""), answer)
+            page = await self._client.request(after(key(rows[-1]) if rows else ""), answer)
             more = page.more
             rows += page.rows
         return rows
@@ -124,14 +124,14 @@ class Survey:
     async def swarms(self) -> Swarms:
         """Return all shares by health."""
         found, pace = Swarms(), Pace()
-        ask: messages.ListSwarms | None = messages.ListSwarms()
-        while ask is not None:
+        command: messages.ListSwarms | None = messages.ListSwarms()
+        while command is not None:
             await pace.rest()
-            page = await self._client.ask(ask, messages.Swarms)
+            page = await self._client.request(command, messages.Swarms)
             for row in page.rows:
                 found.add(row)
             at = page.next
-            ask = None if at is None else messages.ListSwarms(at.group, at.name, at.version)
+            command = None if at is None else messages.ListSwarms(at.group, at.name, at.version)
         found.end()
         return found
 

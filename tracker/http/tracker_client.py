@@ -47,7 +47,9 @@ class TrackerClient:
         self._waiting: dict[bytes, asyncio.Future[messages.Answer]] = {}
         self._places = asyncio.Semaphore(ASKED_MAX)
 
-    async def ask(self, question: messages.Ask, answer: type[A], silence_s: float = SILENCE_S) -> A:
+    async def request(
+        self, question: messages.Command, answer: type[A], silence_s: float = SILENCE_S
+    ) -> A:
         """Return the answer of the tracker. Raise `Refused` also if it does not answer."""
         async with self._places:
             key = next(self._numbers).to_bytes(8, "big")

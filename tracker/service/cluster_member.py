@@ -97,7 +97,7 @@ class ClusterMember:
         """Begin to follow; return after the first report, or after ``timeout_s``."""
         self._commands.clock = self.now_ms
         self._commands.committed = self._follower.wake
-        self._passwords.on_attempt = lambda attempt: self._follower.tell(_text_of(attempt))
+        self._passwords.on_attempt = lambda attempt: self._follower.broadcast(_text_of(attempt))
         self._follower.start()
         self._task = asyncio.create_task(self._keep(), name="cluster")
         try:
@@ -186,7 +186,7 @@ class ClusterMember:
         if report.stale is not None:
             self._commands.fell_behind(report.stale)
         if report.commits:
-            self._commands.hear(report.commits)
+            self._commands.receive(report.commits)
         if report.presence:
             self._waiting.extend(report.presence)
             self._commands.between_batches(self._take_presence)

@@ -135,9 +135,9 @@ class CommandLoop:
         self._queue.add(self._whose(job), job)
         self._awake.set()
 
-    def hear(self, commits: Iterable[Commit]) -> None:
+    def receive(self, commits: Iterable[Commit]) -> None:
         """Take commits of other trackers, in order; those known already are dropped later."""
-        self._mirror.hear(commits)
+        self._mirror.receive(commits)
         self._awake.set()
 
     def fell_behind(self, reason: StorageError) -> None:
@@ -148,7 +148,7 @@ class CommandLoop:
     def between_batches(self, step: Callable[[], list[SwarmChange]]) -> None:
         """Call ``step`` while no batch is open, and publish the changes of swarms that it returns.
 
-        The commits that were heard of before are applied then.
+        The commits that were received before are applied then.
         """
         self._mirror.between(step)
         self._awake.set()
@@ -193,7 +193,7 @@ class CommandLoop:
         """Answer questions, and take what writes from the queue to delivery."""
         batch.begin()
         self._end_pending(batch)
-        self._mirror.apply_heard()
+        self._mirror.apply_received()
         self._mirror.load_if_stale()
         self._answer_questions(batch)
         if not batch.jobs:
@@ -204,7 +204,7 @@ class CommandLoop:
         elif self._mirror.holds:
             return
         elif self._store.shared and not any(job.writes for job in batch.jobs):
-            await self._ask_again(batch)
+            await self._decide_again(batch)
         elif not self._writer.pending:
             await self._write(batch)
 
@@ -235,16 +235,16 @@ class CommandLoop:
         self._answer_questions(batch)
         self._publisher.next_slice(monotonic())
 
-    async def _ask_again(self, batch: Batch) -> None:
+    async def _decide_again(self, batch: Batch) -> None:
         """Decide refused questions once more: another tracker may have committed meanwhile."""
         try:
-            self._mirror.hear(await self._writer.news(self.context.state.position))
+            self._mirror.receive(await self._writer.news(self.context.state.position))
         except FellBehind as error:
             self._mirror.stale = error
             return
         except StorageError:
             pass  # answered from memory, as all questions
-        self._mirror.apply_heard()
+        self._mirror.apply_received()
         now = self._now()
         for job in list(batch.jobs):
             decision = self._decide(job, now)
@@ -265,8 +265,8 @@ class CommandLoop:
         except StorageError as error:
             self._refuse(batch, len(batch.jobs), read_only(error))
             return
-        self._mirror.hear(turn.news)
-        self._mirror.apply_heard()
+        self._mirror.receive(turn.news)
+        self._mirror.apply_received()
         if self._mirror.stale is not None:
             self._writer.give_up(turn)
             return

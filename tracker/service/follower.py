@@ -44,7 +44,7 @@ RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
 DEAF_MAX = 3  # polls in a row that found commits of which no notification told
 TEXTS_MAX = 1_000  # that wait to be told
-HEARD_AFTER_S = 1.0  # by then a notification to oneself must have arrived
+RECEIVED_AFTER_S = 1.0  # by then a notification to oneself must have arrived
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Tables(Protocol):
     def wake(self) -> None: ...
     def interrupt(self) -> None: ...
     def wait(self, timeout_s: float) -> list[str]: ...
-    def hears_itself(self, timeout_s: float) -> bool: ...
+    def receives_notifications(self, timeout_s: float) -> bool: ...
     def notify(self, text: str = "") -> None: ...
     def beat(self, own: TrackerRow) -> Beat: ...
     def trackers(self) -> list[TrackerRow]: ...
@@ -162,13 +162,13 @@ class Follower:
         self._out.append(out)
         self._tables.wake()
 
-    def tell(self, text: str) -> None:
-        """Tell all trackers ``text`` soon. It is lost for those without a connection."""
+    def broadcast(self, text: str) -> None:
+        """Send ``text`` to all trackers soon. It is lost for those without a connection."""
         self._texts.append(text)
         self._tables.wake()
 
     def wake(self) -> None:
-        """Look at the database soon: there is something to write or to tell."""
+        """Look at the database soon: there is something to write or to send."""
         self._tables.wake()
 
     def interrupt(self) -> None:
@@ -211,7 +211,7 @@ class Follower:
         self._tombstones.clear()
         self._tables.beat(self._owner.own_row())
         self._poll_s = POLL_S
-        if not self._tables.hears_itself(HEARD_AFTER_S):
+        if not self._tables.receives_notifications(RECEIVED_AFTER_S):
             log.warning("the database passes no notifications on: it is asked every 0.1 s")
             self._poll_s = POLL_DEAF_S
         self._owner.connected()

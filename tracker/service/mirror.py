@@ -1,6 +1,6 @@
 """Agreement of the mirror with the database: commits of other trackers, and loading anew.
 
-Owns: the commits that were heard of and are not applied yet. Not here: the tracker's own batches
+Owns: the commits that were received and are not applied yet. Not here: the tracker's own batches
 (see tracker.service.command_loop), and how commits arrive (the turn, and the follower of the
 journal).
 
@@ -48,7 +48,7 @@ class Mirror:
         self._writer = writer
         self._publisher = publisher
         self._now = now
-        self._heard: deque[Commit] = deque()
+        self._received: deque[Commit] = deque()
         self._between: deque[Callable[[], list[SwarmChange]]] = deque()
         self._loading: asyncio.Task[State] | None = None
         self._loading_since = 0.0
@@ -59,7 +59,7 @@ class Mirror:
         """Whether something waits to be applied between two batches, or to be loaded."""
         if self._loading is not None:
             return self._loading.done() or bool(self._between)
-        return bool(self._heard or self._between) or self._must_load
+        return bool(self._received or self._between) or self._must_load
 
     @property
     def holds(self) -> bool:
@@ -80,15 +80,15 @@ class Mirror:
         """Call ``step`` between two batches, and publish the changes that it returns."""
         self._between.append(step)
 
-    def hear(self, commits: Iterable[Commit]) -> None:
+    def receive(self, commits: Iterable[Commit]) -> None:
         """Take commits; those that the mirror has are dropped later."""
-        self._heard.extend(commits)
+        self._received.extend(commits)
 
-    def apply_heard(self) -> None:
-        """Apply the commits that were heard of, unless the next one is missing."""
+    def apply_received(self) -> None:
+        """Apply the commits that were received, unless the next one is missing."""
         state = self._context.state
-        while self._heard and self.stale is None:
-            commit = self._heard.popleft()
+        while self._received and self.stale is None:
+            commit = self._received.popleft()
             if commit.position <= state.position:
                 continue
             if commit.position > state.position + 1:
@@ -112,7 +112,7 @@ class Mirror:
             except Exception:
                 log.exception("failed to publish a commit of another tracker")
         if self.stale is not None and self._loading is None:
-            self._heard.clear()
+            self._received.clear()
         for _ in range(len(self._between)):
             step = self._between.popleft()
             try:

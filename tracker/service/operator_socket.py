@@ -85,7 +85,7 @@ class OperatorSocket:
         self._loop = loop
         self._views = views
         self._stop = stop
-        self._decoder: Decoder[messages.Ask] = Decoder(messages.Ask, data_frames=0)
+        self._decoder: Decoder[messages.Command] = Decoder(messages.Command, data_frames=0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._context: zmq.Context[Any] = zmq.Context(io_threads=1)
         self._endpoint = control_endpoint(facts.home)
@@ -129,21 +129,23 @@ class OperatorSocket:
     def _send(self, routing_id: bytes, request_id: bytes, answer: messages.Answer) -> None:
         self._pump.send([routing_id, *pack(request_id, answer)])
 
-    async def _answer(self, routing_id: bytes, request_id: bytes, ask: messages.Ask) -> None:
+    async def _answer(
+        self, routing_id: bytes, request_id: bytes, command: messages.Command
+    ) -> None:
         try:
-            answer = await self._carry_out(ask)
+            answer = await self._carry_out(command)
         except MiniTorrentError as error:
             answer = messages.Failed(error.code, error.message, error.hint)
         except Exception:
-            log.exception("operator: failed at a %s", type(ask).__name__)
+            log.exception("operator: failed at a %s", type(command).__name__)
             text = "the tracker failed at this command; its log says why"
             answer = messages.Failed(Code.INTERNAL, text)
         self._send(routing_id, request_id, answer)
 
     # -- commands -------------------------------------------------------------------------------
 
-    async def _carry_out(self, ask: messages.Ask) -> messages.Answer:
-        match ask:
+    async def _carry_out(self, command: messages.Command) -> messages.Answer:
+        match command:
             case messages.Status(form):
                 if form and form != messages.FORM:
                     return OTHER_RELEASE
@@ -186,7 +188,7 @@ class OperatorSocket:
             case messages.SetRegistration(mode):
                 return await self._changed(core.SetRegistration(mode))
             case _:
-                assert_never(ask)
+                assert_never(command)
 
     async def _changed(self, command: core.Command) -> messages.Answer:
         answer = await self._decided(command)

@@ -194,7 +194,7 @@ class Writer:
         try:
             self.outcome = Outcome(await future)
         except InDoubt as doubt:
-            happened = await self._ask(doubt)
+            happened = await self._resolve(doubt)
             log.warning("the commit in doubt %s", "took place" if happened else "did not happen")
             self.outcome = Outcome(doubt.position if happened else None)
         except StorageError as error:
@@ -211,7 +211,7 @@ class Writer:
         self._pending_since = None
         self._wake()
 
-    async def _ask(self, doubt: InDoubt) -> bool:
+    async def _resolve(self, doubt: InDoubt) -> bool:
         delay_s = RETRY_MIN_S
         while True:
             try:

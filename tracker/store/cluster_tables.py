@@ -110,7 +110,7 @@ class ClusterTables:
         notes = [*db.notifies(timeout=0), *db.notifies(timeout=0)]
         return [note.payload for note in notes if note.pid != db.info.backend_pid]
 
-    def hears_itself(self, timeout_s: float) -> bool:
+    def receives_notifications(self, timeout_s: float) -> bool:
         """Whether notifications arrive here at all: some poolers do not pass them on."""
         with _translated():
             db = self._connected()

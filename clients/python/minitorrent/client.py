@@ -58,7 +58,7 @@ class Peer:
 
     def command(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Send any request of the API and return its document; ``path`` as in docs/api.md."""
-        return self._transport.ask(method, path, body)
+        return self._transport.request(method, path, body)
 
     # -- looking --------------------------------------------------------------------------------
 

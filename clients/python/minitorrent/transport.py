@@ -59,7 +59,7 @@ class Transport:
         self.path = path
         self._timeout_s = timeout_s
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return the document of an answer. Raises `Error` and `NotRunning`."""
         connection = _UnixConnection(self.path, self._timeout_s)
         try:

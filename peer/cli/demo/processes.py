@@ -83,10 +83,10 @@ class DemoPeer:
     folder: Path
     status: control.StatusIs
 
-    def ask(self, ask: control.Ask) -> Ended:
+    def request(self, command: control.Command) -> Ended:
         """Return the answer; raises `CommandFailed` if it is refused."""
         with ControlClient(self.home) as client:
-            return client.result(ask)
+            return client.result(command)
 
 
 @dataclass(slots=True)

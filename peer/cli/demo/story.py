@@ -60,11 +60,11 @@ def _play(
     owner, *others = processes.peers
     for peer in processes.peers:
         password = secrets.token_urlsafe(12)
-        peer.ask(control.CreateUser(peer.name, password))
-        peer.ask(control.Login(peer.name, password))
+        peer.request(control.CreateUser(peer.name, password))
+        peer.request(control.Login(peer.name, password))
     view.report(f"accounts  {', '.join(peer.name for peer in processes.peers)}")
     _gather(owner, others, view)
-    uploaded = owner.ask(control.UploadFile(str(content), GROUP, yes=True))
+    uploaded = owner.request(control.UploadFile(str(content), GROUP, yes=True))
     assert isinstance(uploaded, control.Uploaded)
     view.shared(owner.name, uploaded)
     fetches = [Fetch(peer.name, uploaded.row.size_bytes) for peer in others]
@@ -78,13 +78,13 @@ def _name(at: int) -> str:
 
 
 def _gather(owner: DemoPeer, others: list[DemoPeer], view: DemoView) -> None:
-    owner.ask(control.CreateGroup(GROUP))
+    owner.request(control.CreateGroup(GROUP))
     for peer in others:
-        peer.ask(control.JoinGroup(GROUP))
-    requests = owner.ask(control.ListRequests(GROUP))
+        peer.request(control.JoinGroup(GROUP))
+    requests = owner.request(control.ListRequests(GROUP))
     asking = [row.user for row in requests.rows] if isinstance(requests, control.Users) else []
     for user in asking:
-        owner.ask(control.AcceptRequest(GROUP, user))
+        owner.request(control.AcceptRequest(GROUP, user))
     view.report(f"group     {GROUP}, owned by {owner.name}, who let in {', '.join(asking)}")
 
 
@@ -106,8 +106,8 @@ def _fetch(peer: DemoPeer, fetch: Fetch, name: str) -> None:
     try:
         with ControlClient(peer.home) as client:
             fetch.began_at = monotonic()
-            ask = control.DownloadFile(GROUP, name, str(peer.folder))
-            for message in client.ask(ask):
+            command = control.DownloadFile(GROUP, name, str(peer.folder))
+            for message in client.request(command):
                 match message:
                     case control.Progress():
                         fetch.progress = message

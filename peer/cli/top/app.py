@@ -73,10 +73,10 @@ class Top(App[MiniTorrentError | None]):
         Binding("k", "up", show=False),
     ]
 
-    def __init__(self, connect: Connect, *, glyphs: Glyphs = rows.UNICODE, look_s: float = 1.0):
+    def __init__(self, connect: Connect, *, glyphs: Glyphs = rows.UNICODE, refresh_s: float = 1.0):
         super().__init__()
         self._glyphs = glyphs
-        self._feed = Feed(connect, self, look_s)
+        self._feed = Feed(connect, self, refresh_s)
         self._event_lines = EventLines(aligned=True)
         self._snapshot: Snapshot | None = None
         self._shown: list[tuple[Key, list[str]]] = []
@@ -120,7 +120,7 @@ class Top(App[MiniTorrentError | None]):
 
     def take_result(self, text: str, failed: bool) -> None:
         """As of `Screen`."""
-        self._later(lambda: self._tell(text, failed))
+        self._later(lambda: self._notify(text, failed))
 
     def take_end(self, error: MiniTorrentError) -> None:
         """As of `Screen`."""
@@ -135,7 +135,7 @@ class Top(App[MiniTorrentError | None]):
         log = self.screen_stack[0].query_one("#events", RichLog)
         log.write(Text(self._event_lines.line(event)))
 
-    def _tell(self, text: str, failed: bool = False) -> None:
+    def _notify(self, text: str, failed: bool = False) -> None:
         if text:
             self.notify(
                 printable(text), severity="error" if failed else "information", markup=False
@@ -259,7 +259,7 @@ class Top(App[MiniTorrentError | None]):
     def _download(self) -> Transfer | None:
         one = self._now()
         if one is not None and one.uploads:
-            self._tell("this is an upload; it ends with the download of the other device", True)
+            self._notify("this is an upload; it ends with the download of the other device", True)
             return None
         return one
 
@@ -296,9 +296,9 @@ class Top(App[MiniTorrentError | None]):
         if self._snapshot is None:
             return
 
-        def answered(ask: control.Limit | None) -> None:
-            if ask is not None:
-                self._feed.run(ask)
+        def answered(command: control.Limit | None) -> None:
+            if command is not None:
+                self._feed.run(command)
 
         self.push_screen(Limits(self._snapshot.status.limits), answered)
 

@@ -19,8 +19,8 @@ from common.messages import control
 from peer.cli.top.transfers import Snapshot, Transfer, transfers_of
 from peer.control.client import Ended, Message, Stopped
 
-LOOK_S = 1.0  # between two looks
-RETRY_S = 2.0  # between two attempts to hear events, while no user is logged in
+REFRESH_S = 1.0  # between two snapshots
+RETRY_S = 2.0  # between two attempts to watch events, while no user is logged in
 END_S = 1.0  # for the threads to end
 
 T = TypeVar("T")
@@ -29,10 +29,10 @@ T = TypeVar("T")
 class Client(Protocol):
     """One connection to a peer."""
 
-    def ask(self, ask: control.Ask) -> Generator[Message]:
+    def request(self, command: control.Command) -> Generator[Message]:
         """Iterate over the messages about a command."""
 
-    def result(self, ask: control.Ask) -> Ended:
+    def result(self, command: control.Command) -> Ended:
         """Return the result of a command. Raises `MiniTorrentError`."""
 
     def stop(self) -> None:
@@ -61,17 +61,17 @@ class Screen(Protocol):
 class Feed:
     """The feed of one screen. `start` and `close` are called by the screen's thread."""
 
-    def __init__(self, connect: Connect, screen: Screen, look_s: float = LOOK_S) -> None:
+    def __init__(self, connect: Connect, screen: Screen, refresh_s: float = REFRESH_S) -> None:
         self._connect = connect
         self._screen = screen
-        self._look_s = look_s
-        self._commands: queue.SimpleQueue[control.Ask | None] = queue.SimpleQueue()
+        self._refresh_s = refresh_s
+        self._commands: queue.SimpleQueue[control.Command | None] = queue.SimpleQueue()
         self._chosen: Transfer | None = None
         self._ended = threading.Event()
         self._clients: list[Client] = []
         self._threads = [
             threading.Thread(target=self._connected, args=[work], name="top", daemon=True)
-            for work in (self._look_on, self._hear)
+            for work in (self._refresh, self._watch)
         ]
 
     def start(self) -> None:
@@ -94,22 +94,22 @@ class Feed:
         if transfer is not None and (before is None or before.key != transfer.key):
             self._commands.put(None)
 
-    def run(self, ask: control.Ask) -> None:
+    def run(self, command: control.Command) -> None:
         """Carry a command out, behind those before it."""
-        self._commands.put(ask)
+        self._commands.put(command)
 
-    # -- looks and commands ---------------------------------------------------------------------
+    # -- snapshots and commands -----------------------------------------------------------------
 
-    def _look_on(self, client: Client) -> None:
+    def _refresh(self, client: Client) -> None:
         while not self._ended.is_set():
-            self._screen.take_snapshot(self._look(client))
+            self._screen.take_snapshot(self._snapshot(client))
             with contextlib.suppress(queue.Empty):
-                if (ask := self._commands.get(timeout=self._look_s)) is not None:
-                    self._carry_out(client, ask)
+                if (command := self._commands.get(timeout=self._refresh_s)) is not None:
+                    self._carry_out(client, command)
 
-    def _carry_out(self, client: Client, ask: control.Ask) -> None:
+    def _carry_out(self, client: Client, command: control.Command) -> None:
         try:
-            answer = client.result(ask)
+            answer = client.result(command)
         except NoPeerRunning:
             raise
         except MiniTorrentError as error:
@@ -117,7 +117,7 @@ class Feed:
         else:
             self._screen.take_result(getattr(answer, "text", ""), False)
 
-    def _look(self, client: Client) -> Snapshot:
+    def _snapshot(self, client: Client) -> Snapshot:
         status = client.result(control.Status())
         assert isinstance(status, control.StatusIs)
         if status.user is None:
@@ -151,9 +151,9 @@ class Feed:
 
     # -- events ---------------------------------------------------------------------------------
 
-    def _hear(self, client: Client) -> None:
+    def _watch(self, client: Client) -> None:
         while not self._ended.is_set():
-            for message in client.ask(control.Watch()):
+            for message in client.request(control.Watch()):
                 if isinstance(message, control.Happened):
                     self._screen.take_event(message)
             self._ended.wait(RETRY_S)  # no user is logged in
@@ -172,7 +172,7 @@ class Feed:
                 self._screen.take_end(error)
 
 
-def _answer(client: Client, ask: control.Ask, kind: type[T]) -> T:
-    found = client.result(ask)
+def _answer(client: Client, command: control.Command, kind: type[T]) -> T:
+    found = client.result(command)
     assert isinstance(found, kind)
     return found

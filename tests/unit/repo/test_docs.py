@@ -135,7 +135,7 @@ def _messages() -> Iterator[type[Any]]:
         tracker.Reply,
         events.Published,
         events.GroupEvent,
-        peer.Ask,
+        peer.ClientMessage,
         peer.Answer,
         peer.Pieces,
     ):

@@ -66,7 +66,7 @@ def test_everything_else_is_a_protocol_error(frames: list[bytes]) -> None:
 
 
 def test_data_where_none_belongs_is_a_protocol_error() -> None:
-    asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0)
+    asks: Decoder[peer.ClientMessage] = Decoder(peer.ClientMessage, data_frames=0)
     frames = pack(b"", peer.Close(1))
     assert asks.unpack(frames).body == peer.Close(1)
     with pytest.raises(RemoteProtocolError):
@@ -85,7 +85,9 @@ def test_data_with_a_message_that_has_none_is_a_protocol_error() -> None:
 
 
 def test_a_request_id_where_there_is_none_is_a_protocol_error() -> None:
-    asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0, request_ids=False)
+    asks: Decoder[peer.ClientMessage] = Decoder(
+        peer.ClientMessage, data_frames=0, request_ids=False
+    )
     assert asks.unpack(pack(b"", peer.Close(1))).body == peer.Close(1)
     for request_id in (b"\0", b"1", b"12345678"):
         with pytest.raises(RemoteProtocolError, match="request id"):
@@ -95,7 +97,7 @@ def test_a_request_id_where_there_is_none_is_a_protocol_error() -> None:
 @pytest.mark.parametrize(("count", "good"), [((1 << 53) - 1, True), (1 << 53, False)])
 def test_a_count_is_what_every_language_has_exactly(count: int, good: bool) -> None:
     body = encode(["Credit", count])
-    asks: Decoder[peer.Ask] = Decoder(peer.Ask)
+    asks: Decoder[peer.ClientMessage] = Decoder(peer.ClientMessage)
     if good:
         assert asks.decode(body) == peer.Credit(count)
     else:
@@ -186,7 +188,7 @@ def test_no_altered_body_does_anything_but_decode_or_fail(
     ],
 )
 def test_fields_have_bounds(body: list[Any]) -> None:
-    asks: Decoder[peer.Ask] = Decoder(peer.Ask)
+    asks: Decoder[peer.ClientMessage] = Decoder(peer.ClientMessage)
     with pytest.raises(RemoteProtocolError):
         asks.decode(msgspec.msgpack.encode(body))
 

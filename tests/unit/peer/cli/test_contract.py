@@ -110,9 +110,9 @@ def cli(home: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
     return call
 
 
-def one_ask(home: Path, cli: Cli, reply: Reply, *words: str) -> tuple[control.Ask, Ran]:
+def one_request(home: Path, cli: Cli, reply: Reply, *words: str) -> tuple[control.Command, Ran]:
     """The request of a command to a peer that answers with ``reply``, and its result."""
-    replies = dict.fromkeys(control.Ask.__args__, reply)
+    replies = dict.fromkeys(control.Command.__args__, reply)
     with FakePeer(home, replies) as peer:
         ran = cli(*words)
     assert len(peer.asked) == 1
@@ -121,7 +121,7 @@ def one_ask(home: Path, cli: Cli, reply: Reply, *words: str) -> tuple[control.As
 
 # -- what is asked ------------------------------------------------------------------------------
 
-ASKS: list[tuple[list[str], control.Ask]] = [
+ASKS: list[tuple[list[str], control.Command]] = [
     (["create-user", "anna", "pw"], control.CreateUser("anna", "pw")),
     (["login", "anna", "pw"], control.Login("anna", "pw")),
     (["logout"], control.Logout()),
@@ -145,19 +145,19 @@ ASKS: list[tuple[list[str], control.Ask]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "ask"), ASKS, ids=[words[0] for words, _ in ASKS])
+@pytest.mark.parametrize(("words", "command"), ASKS, ids=[words[0] for words, _ in ASKS])
 @pytest.mark.parametrize("spelling", ["-", "_"])
 def test_a_command_without_a_result(
-    home: Path, cli: Cli, words: list[str], ask: control.Ask, spelling: str
+    home: Path, cli: Cli, words: list[str], command: control.Command, spelling: str
 ) -> None:
     name = words[0].replace("-", spelling)
-    asked, ran = one_ask(home, cli, control.Done("as the peer says"), name, *words[1:])
-    assert asked == ask
+    asked, ran = one_request(home, cli, control.Done("as the peer says"), name, *words[1:])
+    assert asked == command
     assert (ran.code, ran.out, ran.err) == (0, "as the peer says\n", "")
 
 
 def test_quiet_says_nothing_of_success(home: Path, cli: Cli) -> None:
-    _, ran = one_ask(home, cli, control.Done("said"), "-q", "logout")
+    _, ran = one_request(home, cli, control.Done("said"), "-q", "logout")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
@@ -170,12 +170,12 @@ def test_global_options_may_stand_behind_the_command(home: Path, cli: Cli) -> No
 
 def test_relative_paths_are_taken_from_where_they_were_typed(home: Path, cli: Cli) -> None:
     uploaded = control.Uploaded(FILE, 1.0, False)
-    asked, _ = one_ask(home, cli, uploaded, "upload-file", "x/../film.mkv", "films")
+    asked, _ = one_request(home, cli, uploaded, "upload-file", "x/../film.mkv", "films")
     assert asked == control.UploadFile(str(home.parent / "film.mkv"), "films")
     words = ("download-file", "films", "film.mkv", "d")
-    asked, _ = one_ask(home, cli, DOWNLOADED, *words)
+    asked, _ = one_request(home, cli, DOWNLOADED, *words)
     assert asked == control.DownloadFile("films", "film.mkv", str(home.parent / "d"), True)
-    asked, _ = one_ask(home, cli, control.Done(), *words, "--no-wait", "--pick", "sequential")
+    asked, _ = one_request(home, cli, control.Done(), *words, "--no-wait", "--pick", "sequential")
     assert asked == control.DownloadFile(
         "films", "film.mkv", str(home.parent / "d"), False, "sequential"
     )
@@ -183,7 +183,7 @@ def test_relative_paths_are_taken_from_where_they_were_typed(home: Path, cli: Cl
 
 def test_upload_options(home: Path, cli: Cli) -> None:
     words = ("upload-file", "/a", "films", "--name", "n", "--digest", "sha1", "--piece-size", "1M")
-    asked, _ = one_ask(home, cli, control.Uploaded(FILE, 1.0, False), *words)
+    asked, _ = one_request(home, cli, control.Uploaded(FILE, 1.0, False), *words)
     assert asked == control.UploadFile("/a", "films", "n", "sha1", 1 << 20)
 
 
@@ -193,7 +193,7 @@ class TestPasswords:
     ) -> None:
         for command, kind in (("login", control.Login), ("create_user", control.CreateUser)):
             monkeypatch.setattr("sys.stdin", io.StringIO(" p w \r\nmore\n"))
-            asked, ran = one_ask(home, cli, control.Done(), command, "anna")
+            asked, ran = one_request(home, cli, control.Done(), command, "anna")
             assert asked == kind("anna", " p w ")
             assert ran.code == 0
 
@@ -202,7 +202,7 @@ class TestPasswords:
     ) -> None:
         for words, lines in (([], " o ld\nn ew\n"), ([" o ld"], "n ew\n")):
             monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-            asked, ran = one_ask(home, cli, control.Done(), "change_password", *words)
+            asked, ran = one_request(home, cli, control.Done(), "change_password", *words)
             assert asked == control.ChangePassword(" o ld", "n ew")
             assert ran.code == 0
         monkeypatch.setattr("sys.stdin", io.StringIO("old\n"))
@@ -221,13 +221,13 @@ class TestPasswords:
         typed = {"Old password: ": "old", "New password: ": "new", "Repeat the password: ": "new"}
         prompts: list[str] = []
 
-        def ask(prompt: str) -> str:
+        def type_in(prompt: str) -> str:
             prompts.append(prompt)
             return typed[prompt]
 
         monkeypatch.setattr("sys.stdin", Terminal())
-        monkeypatch.setattr("getpass.getpass", ask)
-        asked, _ = one_ask(home, cli, control.Done(), "change-password")
+        monkeypatch.setattr("getpass.getpass", type_in)
+        asked, _ = one_request(home, cli, control.Done(), "change-password")
         assert asked == control.ChangePassword("old", "new")
         assert prompts == list(typed)
         typed["Repeat the password: "] = "mistyped"
@@ -243,11 +243,11 @@ class TestPasswords:
             def isatty(self) -> bool:
                 return True
 
-        def ask(prompt: str) -> str:
+        def type_in(prompt: str) -> str:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("sys.stdin", Terminal())
-        monkeypatch.setattr("getpass.getpass", ask)
+        monkeypatch.setattr("getpass.getpass", type_in)
         with FakePeer(home):
             ran = cli("login", "anna")
         assert (ran.code, ran.err) == (130, "\nerror: interrupted\n")
@@ -269,7 +269,7 @@ class TestPasswords:
 
     def test_it_never_appears_in_an_error(self, home: Path, cli: Cli) -> None:
         error = Refused(Code.WRONG_CREDENTIALS, "no such user, or a wrong password")
-        _, ran = one_ask(home, cli, error, "-v", "login", "anna", "s3cret")
+        _, ran = one_request(home, cli, error, "-v", "login", "anna", "s3cret")
         assert ran.code == 1
         assert "s3cret" not in ran.out + ran.err
 
@@ -294,10 +294,10 @@ def test_status(home: Path, cli: Cli) -> None:
 
 
 def test_show_downloads_in_a_pipe_is_exactly_this(home: Path, cli: Cli) -> None:
-    _, ran = one_ask(home, cli, control.Downloads(DOWNLOADS), "show_downloads")
+    _, ran = one_request(home, cli, control.Downloads(DOWNLOADS), "show_downloads")
     lines = "[D] [films] a b.mkv\n[C] [films] b\n[P] [books] c\n[F] [books] d\n"
     assert ran == Ran(0, lines, "")
-    _, ran = one_ask(home, cli, control.Downloads([]), "show-downloads")
+    _, ran = one_request(home, cli, control.Downloads([]), "show-downloads")
     assert ran == Ran(0, "", "There are no downloads.\n")
 
 
@@ -465,7 +465,7 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
 def test_json_shapes(
     home: Path, cli: Cli, words: list[str], answer: control.Answer, document: Any
 ) -> None:
-    _, ran = one_ask(home, cli, answer, "--json", *words)
+    _, ran = one_request(home, cli, answer, "--json", *words)
     assert (ran.code, ran.json, ran.err) == (0, document, "")
 
 
@@ -473,7 +473,7 @@ def test_a_list_of_devices_says_which_is_this_one(home: Path, cli: Cli) -> None:
     away = msgspec.structs.replace(
         DEVICE, id="aa00bb11", online=False, address=None, this=False, seen="not known"
     )
-    _, ran = one_ask(home, cli, control.Devices([DEVICE, away]), "list_devices")
+    _, ran = one_request(home, cli, control.Devices([DEVICE, away]), "list_devices")
     titles, *lines = [line.split() for line in ran.out.splitlines()]
     assert titles == ["ID", "LOGGED", "IN", "LAST", "SEEN", "ADDRESS"]
     assert (lines[0][0], lines[0][3:]) == (
@@ -515,12 +515,12 @@ def test_json_progress_is_an_object_a_line_on_standard_error(
 ) -> None:
     monkeypatch.setattr("peer.cli.progress.LINE_S", 0.0)
 
-    def work(ask: control.Ask, tell: Any) -> control.Answer:
+    def work(command: control.Command, tell: Any) -> control.Answer:
         tell(control.Progress("downloading", 50, 100, 10.0, 5.0, 3, EVIL))
         return DOWNLOADED
 
     words = ("--json", "download-file", "films", "film.mkv", "/d")
-    _, ran = one_ask(home, cli, work, *words)
+    _, ran = one_request(home, cli, work, *words)
     assert ran.json["name"] == "film.mkv"
     assert json.loads(ran.err) == {
         "progress": {
@@ -535,35 +535,35 @@ def test_json_progress_is_an_object_a_line_on_standard_error(
         }
     }
     assert "\x1b" not in ran.err
-    _, ran = one_ask(home, cli, work, "-q", *words)
+    _, ran = one_request(home, cli, work, "-q", *words)
     assert ran.err == ""
     monkeypatch.setattr("peer.cli.progress.LINE_S", 60.0)
-    _, ran = one_ask(home, cli, work, *words)
+    _, ran = one_request(home, cli, work, *words)
     assert ran.err == "", "what ends soon has one document at most on standard error"
 
 
 def test_a_download_reports_its_path_on_one_line(home: Path, cli: Cli) -> None:
-    def work(ask: control.Ask, tell: Any) -> control.Answer:
+    def work(command: control.Command, tell: Any) -> control.Answer:
         tell(control.Progress("downloading", 50, 100, 10.0, 5.0, 3))
         return DOWNLOADED
 
     words = ("download-file", "films", "film.mkv", "/d")
-    _, ran = one_ask(home, cli, work, *words)
+    _, ran = one_request(home, cli, work, *words)
     fetched = "512 MiB fetched, 512 MiB from this device"
     assert ran.out == f"/d/film.mkv: 1 GiB in 2.0 s, 512 MiB/s, from 1 peer: {fetched}\n"
     assert ran.err == "film.mkv: downloading, 50 % of 100 B, 10 B/s, from 3 peers, 5.0 s left\n"
-    _, ran = one_ask(home, cli, work, "-q", *words)
+    _, ran = one_request(home, cli, work, "-q", *words)
     assert (ran.out, ran.err) == ("", "")
 
 
 def test_watch_prints_an_object_a_line(home: Path, cli: Cli) -> None:
-    def work(ask: control.Ask, tell: Any) -> control.Answer:
+    def work(command: control.Command, tell: Any) -> control.Answer:
         for seq in (7, 8):
             details: dict[str, str | int | bool] = {"name": EVIL, "size_bytes": 3, "seq": 99}
             tell(control.Happened(seq, "2026-01-01T00:00:00Z", "films", "share", details))
         return control.Done()
 
-    asked, ran = one_ask(home, cli, work, "watch", "films", "--json")
+    asked, ran = one_request(home, cli, work, "watch", "films", "--json")
     assert asked == control.Watch("films")
     rows = [json.loads(line) for line in ran.out.splitlines()]
     assert rows == [
@@ -577,7 +577,7 @@ def test_watch_prints_an_object_a_line(home: Path, cli: Cli) -> None:
         }
         for seq in (7, 8)
     ]
-    _, ran = one_ask(home, cli, work, "watch")
+    _, ran = one_request(home, cli, work, "watch")
     assert len(ran.out.splitlines()) == 2
     assert "\x1b" not in ran.out
 
@@ -589,7 +589,7 @@ LIMITS = control.LimitsRow(
 
 def test_limits_are_shown_changed_and_refused(home: Path, cli: Cli) -> None:
     answer = control.LimitsAre(LIMITS)
-    asked, ran = one_ask(home, cli, answer, "limit")
+    asked, ran = one_request(home, cli, answer, "limit")
     assert asked == control.Limit()
     assert ran.out.splitlines() == [
         "limits    up 5 MiB/s, down unlimited, set by hand until "
@@ -598,10 +598,10 @@ def test_limits_are_shown_changed_and_refused(home: Path, cli: Cli) -> None:
         "timetable 08:00,5M 18:00,off",
     ]
     words = ("limit", "--up", "5M", "--down", "off", "--up-per-user", "800K", "--schedule")
-    asked, ran = one_ask(home, cli, answer, "--json", *words, "08:00,5M")
+    asked, ran = one_request(home, cli, answer, "--json", *words, "08:00,5M")
     assert asked == control.Limit(5 << 20, 0, 800 << 10, None, "08:00,5M")
     assert ran.json == msgspec.to_builtins(LIMITS)
-    asked, _ = one_ask(home, cli, answer, "limit", "--schedule", "off")
+    asked, _ = one_request(home, cli, answer, "limit", "--schedule", "off")
     assert asked == control.Limit(schedule="")
     with FakePeer(home) as peer:
         for bad in (
@@ -620,11 +620,11 @@ def test_a_check_of_the_status_exits_with_the_code_that_fits(home: Path, cli: Cl
     out = msgspec.structs.replace(STATUS, user=None)
     away = msgspec.structs.replace(out, connected=False, trouble="no route")
     for status, code in ((STATUS, 0), (out, 1), (away, 4)):
-        _, ran = one_ask(home, cli, status, "status", "--check")
+        _, ran = one_request(home, cli, status, "status", "--check")
         assert ran.code == code
         assert (ran.out == "") == (code != 0)
         assert ran.err.startswith("error: ") == (code != 0)
-        _, ran = one_ask(home, cli, status, "--json", "status", "--check")
+        _, ran = one_request(home, cli, status, "--json", "status", "--check")
         assert ran.json if code == 0 else ran.error
     assert cli("status", "--check").code == 3
 
@@ -632,10 +632,10 @@ def test_a_check_of_the_status_exits_with_the_code_that_fits(home: Path, cli: Cl
 def test_commands_about_all_downloads(home: Path, cli: Cli) -> None:
     """One that ended meanwhile is passed over; one that fails does not keep the others back."""
 
-    def work(ask: Any, tell: Any) -> control.Answer:
-        if ask.name == "/d/c":
+    def work(command: Any, tell: Any) -> control.Answer:
+        if command.name == "/d/c":
             raise Refused(Code.UNKNOWN_SHARE, "gone")
-        if ask.name == "/d/d":
+        if command.name == "/d/d":
             raise Refused(Code.STORAGE, "read-only")
         return control.Done("done")
 
@@ -651,9 +651,11 @@ def test_commands_about_all_downloads(home: Path, cli: Cli) -> None:
     ):
         with FakePeer(home, replies) as peer:
             ran = cli("--json", command, "--all")
-        asked = [ask for ask in peer.asked if not isinstance(ask, control.ShowDownloads)]
-        assert [type(ask) for ask in asked] == [kind] * len(paths)
-        assert [ask.name for ask in asked] == paths  # type: ignore[union-attr]
+        asked = [
+            command for command in peer.asked if not isinstance(command, control.ShowDownloads)
+        ]
+        assert [type(command) for command in asked] == [kind] * len(paths)
+        assert [command.name for command in asked] == paths  # type: ignore[union-attr]
         assert (ran.code, len(ran.json)) == (code, count)
         for row in ran.json:
             assert (row["group"], row["name"], row["path"]) == ("films", "a b.mkv", "/d/a b.mkv")
@@ -665,10 +667,10 @@ def test_commands_about_all_downloads(home: Path, cli: Cli) -> None:
 
 def test_downloads_in_a_state(home: Path, cli: Cli) -> None:
     answer = control.Downloads(DOWNLOADS)
-    _, ran = one_ask(home, cli, answer, "show-downloads", "--state", "Paused")
+    _, ran = one_request(home, cli, answer, "show-downloads", "--state", "Paused")
     assert ran.out == "[P] [books] c\n"
     words = ("--json", "show-downloads", "--state", "failed", "--state", "complete")
-    _, ran = one_ask(home, cli, answer, *words)
+    _, ran = one_request(home, cli, answer, *words)
     assert [row["state"] for row in ran.json] == ["complete", "failed"]
     assert cli("show-downloads", "--state", "gone").code == 2
 
@@ -677,7 +679,7 @@ def test_downloads_in_a_state(home: Path, cli: Cli) -> None:
 def test_watched_downloads_are_printed_as_they_change(
     home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
-    monkeypatch.setattr("peer.cli.download_list.LOOK_S", 0.0)
+    monkeypatch.setattr("peer.cli.download_list.REFRESH_S", 0.0)
     first, second = DOWNLOADS[0], DOWNLOADS[1]
     ended = msgspec.structs.replace(first, state="complete")
     looks = iter([[first, second], [first, second], [ended, second], KeyboardInterrupt])
@@ -701,21 +703,21 @@ def test_watched_downloads_are_printed_as_they_change(
 
 def test_damage_is_an_error_and_json_has_all_of_it(home: Path, cli: Cli) -> None:
     found = control.Verified("films", "n", 1, EVIL, 1, 99, [*range(12)], [EVIL], 1.0)
-    _, ran = one_ask(home, cli, found, "verify", "films", "n")
+    _, ran = one_request(home, cli, found, "verify", "films", "n")
     assert (ran.code, ran.out) == (5, "")
     assert "12 of 99 pieces damaged: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more in " in ran.err
     assert "\x1b" not in ran.err
     assert "--overwrite" in ran.err
-    _, ran = one_ask(home, cli, found, "--json", "verify", "films", "n")
+    _, ran = one_request(home, cli, found, "--json", "verify", "films", "n")
     assert (ran.json["damaged"], ran.json["files"]) == ([*range(12)], [EVIL])
     assert ran.error["code"] == "corrupt"
 
 
 def test_whoami(home: Path, cli: Cli) -> None:
     status = msgspec.structs.replace(STATUS, id="3f0c9a1b")
-    _, ran = one_ask(home, cli, status, "whoami")
+    _, ran = one_request(home, cli, status, "whoami")
     assert ran.out.splitlines() == ["user      anna", "device    3f0c9a1b", f"tracker   {LINK}"]
-    _, ran = one_ask(home, cli, status, "--json", "whoami")
+    _, ran = one_request(home, cli, status, "--json", "whoami")
     assert ran.json == {
         "user": "anna",
         "id": "3f0c9a1b",
@@ -723,7 +725,7 @@ def test_whoami(home: Path, cli: Cli) -> None:
         "tracker": LINK,
         "connected": True,
     }
-    _, ran = one_ask(home, cli, msgspec.structs.replace(status, user=None), "whoami")
+    _, ran = one_request(home, cli, msgspec.structs.replace(status, user=None), "whoami")
     assert (ran.code, ran.out) == (1, "")
 
 
@@ -803,7 +805,7 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
 def test_h31_nothing_a_stranger_typed_reaches_the_terminal_raw(
     home: Path, cli: Cli, words: list[str], answer: control.Answer, as_json: bool
 ) -> None:
-    _, ran = one_ask(home, cli, answer, *words, *(["--json"] if as_json else []))
+    _, ran = one_request(home, cli, answer, *words, *(["--json"] if as_json else []))
     text = ran.out + ran.err
     assert text
     assert not set(text) & {"\x1b", "\u202e", "\x7f", "\r"}
@@ -825,9 +827,9 @@ CODES = [
 def test_errors_and_their_exit_codes(
     home: Path, cli: Cli, error: Exception, exit_code: int, code: str
 ) -> None:
-    _, ran = one_ask(home, cli, error, "logout")
+    _, ran = one_request(home, cli, error, "logout")
     assert ran == Ran(exit_code, "", "error: no\nhint: do\n")
-    _, ran = one_ask(home, cli, error, "--json", "logout")
+    _, ran = one_request(home, cli, error, "--json", "logout")
     assert (ran.code, ran.out) == (exit_code, "")
     assert ran.error == {"code": code, "message": "no", "hint": "do"}
 
@@ -912,8 +914,8 @@ def test_a_download_is_found_by_the_path_as_it_was_typed(
     path = str(home.parent / "copy.bin")
     unknown = Refused(Code.UNKNOWN_SHARE, "no download of that name is under way")
 
-    def answer(ask: control.Pause, tell: Any) -> control.Answer:
-        if ask.name != path:
+    def answer(command: control.Pause, tell: Any) -> control.Answer:
+        if command.name != path:
             raise unknown
         return control.SourceRows([]) if word == "why-slow" else control.Done()
 
@@ -922,11 +924,11 @@ def test_a_download_is_found_by_the_path_as_it_was_typed(
         assert cli(word, "g", "./copy.bin").code == 0
         wrong = cli(word, "g", "other.bin")
     assert (wrong.code, unknown.message in wrong.err) == (1, True)
-    assert [ask.name for ask in peer.asked[:2]] == ["copy.bin", path]  # type: ignore[union-attr]
+    assert [command.name for command in peer.asked[:2]] == ["copy.bin", path]  # type: ignore[union-attr]
 
 
 def test_a_local_copy_names_no_peer(home: Path, cli: Cli) -> None:
-    _, ran = one_ask(
+    _, ran = one_request(
         home, cli, msgspec.structs.replace(DOWNLOADED, sources=[]), "download-file", "g", "n", "x"
     )
     assert ran.out.endswith(", copied from this device\n")
@@ -938,9 +940,9 @@ def test_a_local_copy_names_no_peer(home: Path, cli: Cli) -> None:
 def test_a_destination_keeps_the_mark_of_a_folder(
     typed: list[str], sent: str, home: Path, cli: Cli
 ) -> None:
-    ask, _ = one_ask(home, cli, DOWNLOADED, "download-file", "g", "n", *typed)
-    assert isinstance(ask, control.DownloadFile)
-    assert ask.dest == os.getcwd() + sent
+    command, _ = one_request(home, cli, DOWNLOADED, "download-file", "g", "n", *typed)
+    assert isinstance(command, control.DownloadFile)
+    assert command.dest == os.getcwd() + sent
 
 
 def download_of(name: str) -> control.Downloaded:
@@ -952,8 +954,8 @@ class TestPatterns:
 
     NAMES = ("a.iso", "b.ISO", ".c.iso", "d.img", "[e].iso")
 
-    def answer(self, ask: control.Ask, _: object) -> control.Answer:
-        match ask:
+    def answer(self, command: control.Command, _: object) -> control.Answer:
+        match command:
             case control.ListFiles():
                 return control.Files([msgspec.structs.replace(FILE, name=n) for n in self.NAMES])
             case control.DownloadFile(group, name, dest, wait=False):
@@ -964,7 +966,7 @@ class TestPatterns:
                 if path.endswith("b.ISO"):
                     return control.Failed(Code.TIMED_OUT, "timed out", "wait", 6)
                 return download_of(os.path.basename(path))
-        raise AssertionError(ask)
+        raise AssertionError(command)
 
     @property
     def answers(self) -> dict[type, Reply]:
@@ -974,9 +976,11 @@ class TestPatterns:
     def test_every_match_is_fetched_and_reported(self, home: Path, cli: Cli) -> None:
         with FakePeer(home, self.answers) as peer:
             ran = cli("--json", "download-file", "g", "*.iso", "/d")
-        kinds = [type(ask).__name__ for ask in peer.asked]
+        kinds = [type(command).__name__ for command in peer.asked]
         assert kinds == ["ListFiles", *["DownloadFile"] * 3, *["AwaitDownload"] * 3]
-        assert {ask.dest for ask in peer.asked if isinstance(ask, control.DownloadFile)} == {"/d/"}
+        assert {
+            command.dest for command in peer.asked if isinstance(command, control.DownloadFile)
+        } == {"/d/"}
         assert [row["name"] for row in ran.json] == ["a.iso", "b.ISO", "[e].iso"]
         assert ran.json[1]["error"] == {"code": "timed-out", "message": "timed out", "hint": "wait"}
         assert ran.code == 6
@@ -990,7 +994,7 @@ class TestPatterns:
         with FakePeer(home, self.answers) as peer:
             ran = cli("download-file", "g", "*.mkv")
         assert ran.code == 1
-        assert not any(isinstance(ask, control.DownloadFile) for ask in peer.asked)
+        assert not any(isinstance(command, control.DownloadFile) for command in peer.asked)
         assert 'no share of the group "g" matches "*.mkv"' in ran.err
         assert "list-files g" in ran.err
 
@@ -1013,10 +1017,10 @@ def test_a_bounded_wait_needs_a_wait(home: Path, cli: Cli) -> None:
 
 def test_tracebacks_are_for_those_who_ask(home: Path, cli: Cli) -> None:
     broken = control.Groups([control.GroupRow("g", "o", "two", "member")])  # type: ignore[arg-type]
-    _, ran = one_ask(home, cli, broken, "list-groups")
+    _, ran = one_request(home, cli, broken, "list-groups")
     assert ran.code == 1
     assert len(ran.err.splitlines()) == 2
-    _, ran = one_ask(home, cli, broken, "list-groups", "-v")
+    _, ran = one_request(home, cli, broken, "list-groups", "-v")
     assert "Traceback" in ran.err
 
 
@@ -1047,7 +1051,7 @@ def test_up_when_one_runs_already(home: Path, cli: Cli) -> None:
         two = cli("up", LINK, "--tracker", LINK.replace("5000", "6000"))
         assert (two.code, two.err.count("two trackers are given")) == (2, 1)
         assert cli("--json", "up").json["listen"] == STATUS.listen
-        assert not any(isinstance(ask, control.Down) for ask in peer.asked)
+        assert not any(isinstance(command, control.Down) for command in peer.asked)
 
 
 def test_down_waits_until_the_peer_is_gone(home: Path, cli: Cli) -> None:
@@ -1057,7 +1061,7 @@ def test_down_waits_until_the_peer_is_gone(home: Path, cli: Cli) -> None:
 
 
 def test_an_immediate_refusal_is_one_line(home: Path, cli: Cli) -> None:
-    async def refuse(ask: control.Ask, tell: Any) -> control.Answer:
+    async def refuse(command: control.Command, tell: Any) -> control.Answer:
         tell(control.Progress("finding sources", 0, 0))
         raise Refused(Code.UNKNOWN_SHARE, "there is no such share")
 
@@ -1112,7 +1116,7 @@ def process(home: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
 def test_ctrl_c_is_130_and_the_download_goes_on(home: Path) -> None:
     import asyncio
 
-    async def work(ask: control.Ask, tell: Any) -> control.Answer:
+    async def work(command: control.Command, tell: Any) -> control.Answer:
         tell(control.Progress("downloading", 1, 100))
         await asyncio.Event().wait()
         raise AssertionError
@@ -1127,7 +1131,7 @@ def test_ctrl_c_is_130_and_the_download_goes_on(home: Path) -> None:
         assert "still downloading in the background" in err
         assert "error" not in err
         assert peer.wait_for(lambda: len(peer.cancelled) == 1)
-        assert not any(isinstance(ask, control.Cancel) for ask in peer.asked)
+        assert not any(isinstance(command, control.Cancel) for command in peer.asked)
 
 
 def test_a_closed_pipe_is_no_error(home: Path) -> None:

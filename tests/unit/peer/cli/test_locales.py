@@ -73,7 +73,7 @@ def test_help_errors_tables_and_json(environment: dict[str, str], tmp_path: Path
     home = tmp_path / "h"
     home.mkdir(mode=0o700)
 
-    def work(ask: control.Ask, tell: object) -> control.Answer:
+    def work(command: control.Command, tell: object) -> control.Answer:
         tell(control.Progress("downloading", 1, 100, note=NAME))  # type: ignore[operator]
         return control.Downloaded(
             "films", NAME, f"/d/{NAME}", 1 << 20, "blake3", "ab" * 32, 2.0, 1.0, 1 << 20, 0, []

@@ -87,7 +87,7 @@ def test_commands_errors_and_the_end(
         "error: missing argument 'GROUP'",
         "error: cannot parse the line: no closing quotation",
     ]
-    asked = [ask for ask in peer.asked if not isinstance(ask, control.ShowDownloads)]
+    asked = [command for command in peer.asked if not isinstance(command, control.ShowDownloads)]
     assert control.StopShare("films", "a b") in asked
     assert control.Down() not in asked
 
@@ -115,7 +115,7 @@ def test_a_password_is_the_next_line_of_a_script(
     with FakePeer(home, replies) as peer:
         _, out, _ = at_prompt(home, monkeypatch, capfd, "login anna\nse cret\nlogin bert pw\n")
     assert out == "in\nin\n"
-    logins = [ask for ask in peer.asked if isinstance(ask, control.Login)]
+    logins = [command for command in peer.asked if isinstance(command, control.Login)]
     assert logins == [control.Login("anna", "se cret"), control.Login("bert", "pw")]
 
 
@@ -157,14 +157,14 @@ def test_a_download_returns_at_once_and_its_end_is_announced(
         ]
     )
     replies: dict[type, Any] = {
-        control.ShowDownloads: lambda ask, tell: next(looks, row("complete")),
+        control.ShowDownloads: lambda command, tell: next(looks, row("complete")),
         control.DownloadFile: control.Begun("downloading a", "films", "/x/a"),
         control.StopShare: control.Done("stopped"),
     }
     stop = "stop_share films b\n"
     with FakePeer(home, replies) as peer:
         _, out, err = at_prompt(home, monkeypatch, capfd, "download_file films a ~/x\n" + 3 * stop)
-    download = next(ask for ask in peer.asked if isinstance(ask, control.DownloadFile))
+    download = next(command for command in peer.asked if isinstance(command, control.DownloadFile))
     assert download == control.DownloadFile("films", "a", os.path.expanduser("~/x"), wait=False)
     assert out.startswith("downloading a")
     assert [line for line in err if line.startswith("[")] == [
@@ -179,7 +179,7 @@ def test_an_earlier_end_is_not_reported(
     old, under_way = row("complete").rows[0], row("downloading").rows[0]
     looks = iter([[], [], [old], [old, under_way], [old], [old, old]])
     replies: dict[type, Any] = {
-        control.ShowDownloads: lambda ask, tell: control.Downloads(next(looks, [old, old])),
+        control.ShowDownloads: lambda command, tell: control.Downloads(next(looks, [old, old])),
         control.Login: control.Done("in"),
         control.Cancel: control.Done("given up"),
         control.StopShare: control.Done("stopped"),
@@ -320,16 +320,16 @@ def test_a_script_waits_for_the_downloads_that_it_began(
 ) -> None:
     """Not for those of others, nor for one that was paused or cancelled; the code is in order."""
 
-    def begin(ask: control.Ask, tell: Any) -> control.Answer:
-        assert isinstance(ask, control.DownloadFile)
-        assert not ask.wait
-        return control.Begun("downloading", ask.group, f"/d/{ask.name}")
+    def begin(command: control.Command, tell: Any) -> control.Answer:
+        assert isinstance(command, control.DownloadFile)
+        assert not command.wait
+        return control.Begun("downloading", command.group, f"/d/{command.name}")
 
-    def wait(ask: control.Ask, tell: Any) -> control.Answer:
-        assert isinstance(ask, control.AwaitDownload)
-        if ask.path == "/d/bad":
+    def wait(command: control.Command, tell: Any) -> control.Answer:
+        assert isinstance(command, control.AwaitDownload)
+        if command.path == "/d/bad":
             raise IntegrityError("what came does not verify")
-        return fetched(ask.path[3:])
+        return fetched(command.path[3:])
 
     replies: dict[type, Any] = {
         control.ShowDownloads: listed(
@@ -346,7 +346,7 @@ def test_a_script_waits_for_the_downloads_that_it_began(
     with FakePeer(home, replies) as peer:
         text = "".join(lines) + "join-group x\n" + end
         code, out, err = at_prompt(home, monkeypatch, capfd, text)
-    waited = [ask.path for ask in peer.asked if isinstance(ask, control.AwaitDownload)]
+    waited = [command.path for command in peer.asked if isinstance(command, control.AwaitDownload)]
     assert waited == ["/d/good", "/d/bad"]
     assert code == 5
     assert "/d/good: 9 B in 1.0 s" in out

@@ -107,7 +107,7 @@ def replies(error: Exception, command: str) -> dict[type, Any]:
         control.ListRequests: REQUESTS,
         control.ListDevices: DEVICES,
     }
-    asks = {kind.__name__: kind for kind in control.Ask.__args__}
+    asks = {kind.__name__: kind for kind in control.Command.__args__}
     asked = asks["".join(part.title() for part in command.replace("_", "-").split("-"))]
     return {**listings, asked: error}
 
@@ -176,7 +176,7 @@ def test_a_home_behind_the_command_is_named_once(
 def test_a_peer_that_is_not_there_is_no_reason_for_another_error(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def end(ask: control.Ask, tell: Any) -> Any:
+    def end(command: control.Command, tell: Any) -> Any:
         raise Refused(Code.NOT_LOGGED_IN, "no user is logged in on this device", "as before")
 
     with FakePeer(home, {control.ListFiles: NO_GROUP, control.ListGroups: end}):

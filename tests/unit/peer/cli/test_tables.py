@@ -358,11 +358,11 @@ def test_work_on_this_device_is_no_standstill(stage: str) -> None:
 
 
 def test_the_command_with_details_can_be_pasted() -> None:
-    ask = control.DownloadFile("films", "-r f", "/d")
-    assert why_slow_command(Console(), ask) == "mini-torrent why-slow -- films '-r f'"
-    ask = control.DownloadFile("films", "a", "/d")
+    command = control.DownloadFile("films", "-r f", "/d")
+    assert why_slow_command(Console(), command) == "mini-torrent why-slow -- films '-r f'"
+    command = control.DownloadFile("films", "a", "/d")
     home = Console("/a home")
-    assert why_slow_command(home, ask) == "mini-torrent --home '/a home' why-slow films a"
+    assert why_slow_command(home, command) == "mini-torrent --home '/a home' why-slow films a"
 
 
 def test_an_empty_listing_is_reported_in_a_pipe_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from common.messages import control
 from common.messages.refusals import Code
 from tests.support.fake_peer import FakePeer
 from tests.unit.peer.cli import test_contract
-from tests.unit.peer.cli.test_contract import FILE, Cli, one_ask
+from tests.unit.peer.cli.test_contract import FILE, Cli, one_request
 
 home, cli = test_contract.home, test_contract.cli  # fixtures
 
@@ -21,13 +21,13 @@ PLAN = control.Planned("films", "a", 3, 1, 1, 524288, "blake3", "new")
 ROWS = [control.SkippedRow(f"link{number}", "a symbolic link") for number in range(30)]
 
 
-async def by_path(ask: control.Ask, tell: Any) -> control.Answer:
-    assert isinstance(ask, control.UploadFile)
-    if ask.path.endswith("bad"):
+async def by_path(command: control.Command, tell: Any) -> control.Answer:
+    assert isinstance(command, control.UploadFile)
+    if command.path.endswith("bad"):
         raise Refused(Code.STORAGE, "it is a FIFO", "only plain files can be")
-    if ask.path.endswith("away"):
+    if command.path.endswith("away"):
         raise TransportError("the tracker cannot be reached")
-    if ask.path.endswith("group"):
+    if command.path.endswith("group"):
         raise Refused(Code.UNKNOWN_GROUP, "you are not a member")
     return control.Uploaded(FILE, 1.0, False)
 
@@ -35,7 +35,7 @@ async def by_path(ask: control.Ask, tell: Any) -> control.Answer:
 def test_the_options_for_folders_reach_the_peer(home: Path, cli: Cli) -> None:
     words = ("upload-file", "/a", "films", "--links", "follow", "--link-root", "blobs")
     words += ("--exclude", "*.tmp", "--exclude", "!x.tmp", "--skip-unsharable")
-    asked, _ = one_ask(home, cli, control.Uploaded(FILE, 1.0, False), *words)
+    asked, _ = one_request(home, cli, control.Uploaded(FILE, 1.0, False), *words)
     assert asked == control.UploadFile(
         "/a",
         "films",
@@ -52,8 +52,8 @@ def test_each_path_is_a_share_and_each_failure_is_named(home: Path, cli: Cli) ->
         assert ran.code == 1
         assert len(ran.out.splitlines()) == 2
         assert 'error: share "bad": it is a FIFO\nhint: only plain files can be' in ran.err
-        asked = [ask for ask in peer.asked if isinstance(ask, control.UploadFile)]
-        assert [Path(ask.path).name for ask in asked] == ["a", "bad", "b"]
+        asked = [command for command in peer.asked if isinstance(command, control.UploadFile)]
+        assert [Path(command.path).name for command in asked] == ["a", "bad", "b"]
         ran = cli("upload-file", "a", "b", "films", "--json")
         assert (ran.code, len(ran.json)) == (0, 2)
         ran = cli("upload-file", "a", "bad", "films", "--json")
@@ -69,8 +69,8 @@ def test_an_error_of_every_path_ends_the_command(
         ran = cli("upload-file", "a", path, "b", "films", "--json")
         assert ran.code == code
         assert len(json.loads(ran.out)) == 1  # the first is shared, and told
-        asked = [ask for ask in peer.asked if isinstance(ask, control.UploadFile)]
-        assert [Path(ask.path).name for ask in asked] == ["a", path]
+        asked = [command for command in peer.asked if isinstance(command, control.UploadFile)]
+        assert [Path(command.path).name for command in asked] == ["a", path]
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_wrong_uses_are_refused_before_anything_is_shared(
         ran = cli("upload-file", *words)
         assert ran.code == 2
         assert ran.err.startswith(said)
-        assert not any(isinstance(ask, control.UploadFile) for ask in peer.asked)
+        assert not any(isinstance(command, control.UploadFile) for command in peer.asked)
 
 
 def test_left_out_entries_are_listed(home: Path, cli: Cli) -> None:
     done = control.Uploaded(FILE, 1.0, False, skipped=ROWS, skipped_unnamed=5, excluded=1234)
-    _, ran = one_ask(home, cli, done, "upload-file", "/a", "films")
+    _, ran = one_request(home, cli, done, "upload-file", "/a", "films")
     assert ran.code == 0
     lines = ran.err.splitlines()
     assert lines[0] == "left out: link0: a symbolic link"
@@ -105,10 +105,10 @@ def test_left_out_entries_are_listed(home: Path, cli: Cli) -> None:
         "left out: 15 more (--json lists them)",
         "excluded by --exclude: 1,234",
     ]
-    _, ran = one_ask(home, cli, done, "upload-file", "/a", "films", "--json")
+    _, ran = one_request(home, cli, done, "upload-file", "/a", "films", "--json")
     assert ran.json["skipped"][29] == {"path": "link29", "reason": "a symbolic link"}
     assert (ran.json["skipped_unnamed"], ran.json["excluded"]) == (5, 1234)
-    _, ran = one_ask(
+    _, ran = one_request(
         home, cli, control.Uploaded(FILE, 1.0, False), "upload-file", "/a", "f", "--json"
     )
     assert ran.json["skipped"] == []
@@ -132,13 +132,13 @@ def test_a_dry_run_tells_the_outcome(
     from msgspec.structs import replace
 
     answer = replace(PLAN, **plan)
-    asked, ran = one_ask(home, cli, answer, "upload-file", "/a", "films", "--dry-run")
+    asked, ran = one_request(home, cli, answer, "upload-file", "/a", "films", "--dry-run")
     assert isinstance(asked, control.UploadFile)
     assert asked.dry_run
     assert ran.code == code
     assert line in ran.out
     assert ("error: it is taken\nhint: wait" in ran.err) == (code == 1)
-    _, ran = one_ask(home, cli, answer, "upload-file", "/a", "films", "--dry-run", "--json")
+    _, ran = one_request(home, cli, answer, "upload-file", "/a", "films", "--dry-run", "--json")
     document = json.loads(ran.out)
     assert document["dry_run"] is True
     assert document["outcome"] == answer.outcome

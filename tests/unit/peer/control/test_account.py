@@ -88,10 +88,10 @@ class Session:
         self.ended += 1
 
 
-def handled(ask: Any, **answers: Any) -> tuple[control.Answer, FakeLink, Session]:
+def handled(command: Any, **answers: Any) -> tuple[control.Answer, FakeLink, Session]:
     link, session = FakeLink(ListDevices=tracker.OwnDevices(ROWS), **answers), Session()
     asked = Account(OWN, link, session)  # type: ignore[arg-type]
-    return asyncio.run(asked.handle(ask)), link, session
+    return asyncio.run(asked.handle(command)), link, session
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def handled(ask: Any, **answers: Any) -> tuple[control.Answer, FakeLink, Session
 def test_the_result_of_a_password_change_is_reported(
     reply: Any, keep: bool, text: str, count: int | None
 ) -> None:
-    ask = control.ChangePassword("old", "new password", keep)
-    answer, link, _ = handled(ask, ChangePassword=reply)
+    command = control.ChangePassword("old", "new password", keep)
+    answer, link, _ = handled(command, ChangePassword=reply)
     assert answer == control.Done(
         f"password changed; {text}", {"user": "alice", "logged_out": count}
     )
@@ -116,7 +116,7 @@ def test_the_result_of_a_password_change_is_reported(
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "command",
     [
         control.ChangePassword("x" * 1025, "new password"),
         control.ChangePassword("old", "x" * 1025),
@@ -124,17 +124,17 @@ def test_the_result_of_a_password_change_is_reported(
         control.CreateUser("alice", "x" * 1025),
     ],
 )
-def test_a_password_that_no_tracker_reads_is_not_sent(ask: Any) -> None:
+def test_a_password_that_no_tracker_reads_is_not_sent(command: Any) -> None:
     with pytest.raises(Refused, match="at most 1,024 characters") as caught:
-        handled(ask)
+        handled(command)
     assert caught.value.code is Code.USAGE
 
 
 @pytest.mark.parametrize("password", ["", "x", "hello", "пять5"])
 def test_a_new_password_that_is_too_short_is_not_sent(password: str) -> None:
-    for ask in (control.CreateUser("alice", password), control.ChangePassword("old", password)):
+    for command in (control.CreateUser("alice", password), control.ChangePassword("old", password)):
         with pytest.raises(Refused, match="at least 6 characters") as caught:
-            handled(ask)
+            handled(command)
         assert caught.value.code is Code.USAGE
 
 
@@ -143,12 +143,12 @@ def test_a_login_waits_for_its_place_in_the_trackers_queue(monkeypatch: pytest.M
     monkeypatch.setattr(account, "PLACE_AGAIN_S", 0.001)
     busy = Refused(Code.BUSY, "too many logins at once")
     replies = [busy, busy, tracker.PasswordChanged(0)]
-    ask = control.ChangePassword("old password", "new password")
-    _, link, _ = handled(ask, ChangePassword=lambda _: replies.pop(0))
+    command = control.ChangePassword("old password", "new password")
+    _, link, _ = handled(command, ChangePassword=lambda _: replies.pop(0))
     assert len(link.asked) == 3
     monkeypatch.setattr(account, "PLACE_S", 0.0)
     with pytest.raises(Refused, match="too many"):
-        handled(ask, ChangePassword=busy)
+        handled(command, ChangePassword=busy)
 
 
 def test_a_device_is_forgotten_by_its_whole_key_and_one_s_own_ends_the_session() -> None:

@@ -50,8 +50,8 @@ def test_h146_patterns_of_others_are_matched_beside_the_event_loop(
 
     async def scenario() -> None:
         await commands.who_has("lab", "film")
-        ask = control.AwaitCopies("lab", "film", copies=1, timeout_s=0.0)
-        found = await commands.wait(ask, lambda told: None)
+        command = control.AwaitCopies("lab", "film", copies=1, timeout_s=0.0)
+        found = await commands.wait(command, lambda told: None)
         assert found.timed_out is timed_out
 
     asyncio.run(scenario())

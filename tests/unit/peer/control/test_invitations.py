@@ -43,7 +43,7 @@ class FakeAccount:
         self._link = link
         self.entered_as: list[str] = []
 
-    async def ask_for_a_place(self, command: Any, answer: Any) -> Any:
+    async def request_with_retry(self, command: Any, answer: Any) -> Any:
         return (await self._link.request(command, answer)).reply
 
     async def entered(self, user: str) -> None:
@@ -54,12 +54,12 @@ async def _synced() -> None:
     pass
 
 
-def run(ask: Any, reply: Any, where: Tracker = HERE, user: str | None = "alice") -> Any:
+def run(command: Any, reply: Any, where: Tracker = HERE, user: str | None = "alice") -> Any:
     link = FakeLink(where, reply)
     account = FakeAccount(link)
     replica = SimpleNamespace(user=None if user is None else UserId(user), sync=_synced)
     commands = InvitationCommands(link, replica, account)  # type: ignore[arg-type]
-    answer = asyncio.run(commands.handle(ask))
+    answer = asyncio.run(commands.handle(command))
     return SimpleNamespace(answer=answer, link=link, account=account)
 
 
@@ -130,7 +130,7 @@ def test_h116_a_proof_is_sent_to_the_tracker_of_the_link_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "command",
     [
         control.Invite("lab", 0),
         control.Invite("lab", 1 << 40),
@@ -140,8 +140,8 @@ def test_h116_a_proof_is_sent_to_the_tracker_of_the_link_alone() -> None:
         control.RevokeInvite("lab", "x" * 500),
     ],
 )
-def test_values_out_of_bounds_are_not_sent(ask: Any) -> None:
+def test_values_out_of_bounds_are_not_sent(command: Any) -> None:
     sent: list[Any] = []
     with pytest.raises(Refused):
-        run(ask, sent.append)
+        run(command, sent.append)
     assert sent == []

@@ -38,7 +38,7 @@ def home(tmp_path: Path) -> Path:
     return path
 
 
-async def forever(ask: control.Ask, tell: Any) -> control.Answer:
+async def forever(command: control.Command, tell: Any) -> control.Answer:
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -50,13 +50,13 @@ def test_an_answer_comes_back(home: Path) -> None:
 
 
 def test_progress_comes_before_the_result(home: Path) -> None:
-    def work(ask: control.Ask, tell: Any) -> control.Answer:
+    def work(command: control.Command, tell: Any) -> control.Answer:
         for done in range(3):
             tell(control.Progress("digesting", done, 3))
         return control.Done("finished")
 
     with FakePeer(home, {control.ListGroups: work}), ControlClient(home) as client:
-        said = list(client.ask(control.ListGroups()))
+        said = list(client.request(control.ListGroups()))
     assert said == [
         *(control.Progress("digesting", done, 3) for done in range(3)),
         control.Done("finished"),
@@ -110,11 +110,11 @@ def test_a_stale_socket_is_no_peer(home: Path) -> None:
 
 def test_a_peer_that_ends_meanwhile_is_noticed(home: Path) -> None:
     with FakePeer(home, {control.Watch: forever}) as peer, ControlClient(home) as client:
-        events = client.ask(control.Watch())
+        events = client.request(control.Watch())
 
-        def tell_once(ask: control.Ask, tell: Any) -> Any:
+        def tell_once(command: control.Command, tell: Any) -> Any:
             tell(control.Happened(1, "", "films", "share", {}))
-            return forever(ask, tell)
+            return forever(command, tell)
 
         peer.replies[control.Watch] = tell_once
         next(events)
@@ -124,28 +124,28 @@ def test_a_peer_that_ends_meanwhile_is_noticed(home: Path) -> None:
 
 
 def test_leaving_an_answer_early_ends_the_command(home: Path) -> None:
-    def tell_and_wait(ask: control.Ask, tell: Any) -> Any:
+    def tell_and_wait(command: control.Command, tell: Any) -> Any:
         tell(control.Progress("waiting", 0, 0))
-        return forever(ask, tell)
+        return forever(command, tell)
 
     with FakePeer(home, {control.DownloadFile: tell_and_wait}) as peer:
         with ControlClient(home) as client:
-            messages = client.ask(control.DownloadFile("films", "a", "/a"))
+            messages = client.request(control.DownloadFile("films", "a", "/a"))
             next(messages)
             messages.close()
         assert peer.wait_for(lambda: len(peer.cancelled) == 1)
-        assert not any(isinstance(ask, control.Cancel) for ask in peer.asked)
+        assert not any(isinstance(command, control.Cancel) for command in peer.asked)
 
 
 def test_hanging_up_with_stop_work_cancels_the_download_itself(home: Path) -> None:
-    def tell_and_wait(ask: control.Ask, tell: Any) -> Any:
+    def tell_and_wait(command: control.Command, tell: Any) -> Any:
         tell(control.Progress("waiting", 0, 0))
-        return forever(ask, tell)
+        return forever(command, tell)
 
     replies = {control.DownloadFile: tell_and_wait, control.Cancel: control.Done()}
     with FakePeer(home, replies) as peer:
         with ControlClient(home) as client:
-            messages = client.ask(control.DownloadFile("films", "a", "/a"), stop_work=True)
+            messages = client.request(control.DownloadFile("films", "a", "/a"), stop_work=True)
             next(messages)
             messages.close()
         assert peer.wait_for(lambda: control.Cancel("films", "a") in peer.asked)
@@ -156,7 +156,7 @@ def test_a_command_line_that_dies_silently_is_forgotten(home: Path) -> None:
         code = (
             "import sys; from pathlib import Path\n"
             "from common.messages import control; from peer.control.client import ControlClient\n"
-            "list(ControlClient(Path(sys.argv[1])).ask(control.Watch()))"
+            "list(ControlClient(Path(sys.argv[1])).request(control.Watch()))"
         )
         watcher = subprocess.Popen([sys.executable, "-c", code, str(home)], cwd=_root())
         assert peer.wait_for(lambda: len(peer.asked) == 1, 20)
@@ -300,24 +300,24 @@ def _root() -> Path:
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "command",
     [control.DownloadFile("g", "n", "/d"), control.Watch(), control.UploadFile("/p", "g")],
-    ids=lambda ask: type(ask).__name__,
+    ids=lambda command: type(command).__name__,
 )
-def test_f75_commands_that_wait_block_no_others(home: Path, ask: control.Ask) -> None:
+def test_f75_commands_that_wait_block_no_others(home: Path, command: control.Command) -> None:
     count = 3 * REQUESTS_MAX
 
     async def wait() -> control.Answer:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def begun(ask: control.Ask, tell: Any) -> Any:
-        return await wait() if isinstance(ask, control.UploadFile) else Waiting(wait())
+    async def begun(command: control.Command, tell: Any) -> Any:
+        return await wait() if isinstance(command, control.UploadFile) else Waiting(wait())
 
-    with FakePeer(home, {type(ask): begun}) as peer, ControlClient(home) as client:
+    with FakePeer(home, {type(command): begun}) as peer, ControlClient(home) as client:
         for number in range(count):
-            client._socket.send_multipart(pack(number.to_bytes(8, "little"), ask))
-        most = LONG_MAX if isinstance(ask, control.UploadFile) else count
+            client._socket.send_multipart(pack(number.to_bytes(8, "little"), command))
+        most = LONG_MAX if isinstance(command, control.UploadFile) else count
         assert peer.wait_for(lambda: len(peer.asked) == most)
         with ControlClient(home) as other:
             assert other.result(control.Status()) == STATUS
@@ -326,15 +326,15 @@ def test_f75_commands_that_wait_block_no_others(home: Path, ask: control.Ask) ->
 def test_long_commands_beyond_the_limit_wait_for_their_turn(home: Path) -> None:
     done = threading.Event()
 
-    async def work(ask: control.Ask, tell: Any) -> control.Answer:
+    async def work(command: control.Command, tell: Any) -> control.Answer:
         await asyncio.to_thread(done.wait)
         return control.Done()
 
     with FakePeer(home, {control.UploadFile: work}) as peer, ControlClient(home) as client:
         ids = {number.to_bytes(8, "little") for number in range(2 * LONG_MAX)}
         for request_id in ids:
-            ask = control.UploadFile("/p", "g")
-            client._socket.send_multipart(pack(request_id, ask))
+            command = control.UploadFile("/p", "g")
+            client._socket.send_multipart(pack(request_id, command))
         assert peer.wait_for(lambda: len(peer.asked) == LONG_MAX)
         done.set()
         answered = set()

@@ -32,8 +32,8 @@ async def stage(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> Stage:
 
 
 async def begin(stage: Stage, dest: object, **options: Any) -> str:
-    ask = control.DownloadFile("films", "film", str(dest), **options)
-    return await stage.downloads.begin(ask, lambda _: None)
+    command = control.DownloadFile("films", "film", str(dest), **options)
+    return await stage.downloads.begin(command, lambda _: None)
 
 
 def names_in(folder: Path) -> list[str]:

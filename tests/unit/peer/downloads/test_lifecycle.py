@@ -366,15 +366,15 @@ async def test_a_download_whose_command_ends_as_it_begins_is_whole(
     monkeypatch.setattr(creation, "fetch_manifest", fetch)
     monkeypatch.setattr(open_part, "create", slowly)
     downloads = await stage.start()
-    ask = control.DownloadFile("films", "film", str(stage.place))
-    asking = asyncio.create_task(downloads.begin(ask, lambda _: None))
+    command = control.DownloadFile("films", "film", str(stage.place))
+    asking = asyncio.create_task(downloads.begin(command, lambda _: None))
     await until(making.is_set)
     asking.cancel()
     await turns()
     may_go_on.set()
     await until(downloads.rows)
     assert asking.cancelled()
-    assert await downloads.begin(ask, lambda _: None) == next(iter(stage.records.load()))
+    assert await downloads.begin(command, lambda _: None) == next(iter(stage.records.load()))
     await downloads.cancel("films", "film")
     assert not list(stage.place.iterdir())
     assert not list((tmp_path / "journals").iterdir())
@@ -476,12 +476,12 @@ async def test_a_download_is_recorded_before_anything_of_it_is_made(
     monkeypatch.setattr(creation, "fetch_manifest", fetch)
     monkeypatch.setattr(open_part, "create", look)
     downloads = await stage.start()
-    ask = control.DownloadFile("films", "film", str(stage.place))
+    command = control.DownloadFile("films", "film", str(stage.place))
     if works:
-        await downloads.begin(ask, lambda _: None)
+        await downloads.begin(command, lambda _: None)
     else:
         with pytest.raises(DiskFull):
-            await downloads.begin(ask, lambda _: None)
+            await downloads.begin(command, lambda _: None)
     assert seen == [([os.fsencode(stage.path)], False)]
     assert len(stage.records.load()) == len(downloads.rows()) == works
 

@@ -144,9 +144,9 @@ async def test_a_download_does_not_begin_after_its_user_was_logged_out(
     monkeypatch.setattr(creation, "fetch_manifest", fetch)
     folder = tmp_path / "films"
     folder.mkdir()
-    ask = control.DownloadFile("films", "film", str(folder))
+    command = control.DownloadFile("films", "film", str(folder))
     with pytest.raises(Refused) as refused:
-        await downloads.begin(ask, lambda _: None)
+        await downloads.begin(command, lambda _: None)
     assert refused.value.code is Code.NOT_LOGGED_IN
     assert list(folder.iterdir()) == []
     assert list(stage.records.load()) == ["under way"]

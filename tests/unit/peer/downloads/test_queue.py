@@ -98,8 +98,8 @@ async def stage(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> Stage:
 
 
 def begin(stage: Stage, name: str) -> Any:
-    ask = control.DownloadFile("films", "film", str(stage.place / name))
-    return stage.downloads.begin(ask, lambda _: None)
+    command = control.DownloadFile("films", "film", str(stage.place / name))
+    return stage.downloads.begin(command, lambda _: None)
 
 
 def rows(stage: Stage) -> dict[str, control.DownloadRow]:

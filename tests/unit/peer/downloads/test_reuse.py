@@ -31,8 +31,8 @@ async def test_pieces_of_named_files_are_taken_before_a_source_is_asked(
     old = tmp_path / "old" / "film"
     old.parent.mkdir()
     old.write_bytes(b"x" * PIECE + stage.data[PIECE:])
-    ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(old.parent)])
-    key = await downloads.begin(ask, lambda _: None)
+    command = control.DownloadFile("films", "film", str(stage.place), reuse=[str(old.parent)])
+    key = await downloads.begin(command, lambda _: None)
     job = downloads._jobs[key]
     await until(lambda: job.part is not None and job.part.held_count == 7)
     await until(lambda: job.transfer is not None and not job.transfer.copying)
@@ -64,8 +64,8 @@ async def test_f107_a_full_disk_pauses_a_download_that_reuses_pieces(
         return real(self, first, *rest)
 
     monkeypatch.setattr(PartialContent, "write_run", write_run)
-    ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / "old")])
-    job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+    command = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / "old")])
+    job = downloads._jobs[await downloads.begin(command, lambda _: None)]
     await until(lambda: job.record.reason == "no space left")
     assert job.record.state == "P"
     full[0] = False
@@ -87,8 +87,8 @@ async def test_a_pause_of_the_user_ends_the_search_and_a_resume_goes_on(
         return real(self, first, *rest)
 
     monkeypatch.setattr(PartialContent, "write_run", write_run)
-    ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / "old")])
-    job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+    command = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / "old")])
+    job = downloads._jobs[await downloads.begin(command, lambda _: None)]
     await until(lambda: job.part is not None and job.part.held_count >= 5)
     await downloads.pause("films", "film")
     gate.set()
@@ -141,9 +141,9 @@ async def test_a_named_path_that_cannot_be_reused_is_refused(
 ) -> None:
     downloads = await stage.start()
     os.mkfifo(tmp_path / "fifo")
-    ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / what)])
+    command = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / what)])
     with pytest.raises(Unreadable, match=r"cannot reuse .*: (No such file|it is a FIFO)"):
-        await downloads.begin(ask, lambda _: None)
+        await downloads.begin(command, lambda _: None)
     assert not os.listdir(stage.place)
 
 
@@ -180,8 +180,8 @@ async def test_an_earlier_version_in_place_gives_its_pieces_and_its_place(
     if touched:
         os.utime(stage.path)
     downloads = await stage.start()
-    ask = control.DownloadFile("films", "film", str(stage.place))
-    job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+    command = control.DownloadFile("films", "film", str(stage.place))
+    job = downloads._jobs[await downloads.begin(command, lambda _: None)]
     await until(lambda: job.part is not None and job.part.held_count == 7)
     assert stage.path.read_bytes() == before
     assert not stage.rested
@@ -226,8 +226,8 @@ async def test_an_earlier_version_that_is_edited_meanwhile_is_not_replaced(
 ) -> None:
     put_earlier(stage)
     downloads = await stage.start()
-    ask = control.DownloadFile("films", "film", str(stage.place))
-    job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+    command = control.DownloadFile("films", "film", str(stage.place))
+    job = downloads._jobs[await downloads.begin(command, lambda _: None)]
     await until(lambda: job.part is not None and job.part.held_count == 7)
     assert job.part is not None
     job.part.write_piece(0, stage.piece(0))

@@ -79,7 +79,7 @@ class Source:
         self.asks: list[Any] = []
         self._to = b""
         self._pump = Pump(self._socket, self._on_message)
-        self._decoder: Decoder[peer.Ask] = Decoder(peer.Ask)
+        self._decoder: Decoder[peer.ClientMessage] = Decoder(peer.ClientMessage)
 
     def _on_message(self, frames: Frames) -> None:
         self._to = frames[0].bytes
@@ -92,7 +92,7 @@ class Source:
         self._pump.send([self._to, *frames])
 
     def received(self, kind: type[Any]) -> list[Any]:
-        return [ask for ask in self.asks if isinstance(ask, kind)]
+        return [command for command in self.asks if isinstance(command, kind)]
 
     async def wait_for(self, kind: type[Any], count: int) -> None:
         """Wait for so many messages of a kind."""
@@ -376,7 +376,7 @@ async def test_a_request_cancelled_before_it_was_sent_is_never_sent(harness: Poo
     await harness.source.wait_for(peer.Request, 1)
     handler.channel.cancel((1,))
     await harness.source.wait_for(peer.Withdraw, 1)
-    assert [ask.pieces for ask in harness.source.received(peer.Request)] == [[1]]
+    assert [command.pieces for command in harness.source.received(peer.Request)] == [[1]]
     assert harness.source.received(peer.Withdraw) == [peer.Withdraw(number, [1])]
 
 

@@ -24,7 +24,7 @@ from peer.http.application import Api
 from tests.support.wire_samples import CONVERSATIONS
 
 HOST = "127.0.0.1:4321"
-Answering = Callable[[control.Ask, Notify], Any]
+Answering = Callable[[control.Command, Notify], Any]
 
 
 class Handler:
@@ -32,7 +32,7 @@ class Handler:
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
-        self.asked: list[control.Ask] = []
+        self.asked: list[control.Command] = []
         self.cancelled = asyncio.Event()
         self.notify: Notify = lambda _: None
 
@@ -40,14 +40,14 @@ class Handler:
         self.notify = notify
         return lambda: None
 
-    async def __call__(self, ask: control.Ask, notify: Notify) -> control.Answer | Waiting:
-        self.asked.append(ask)
-        answer = self.answers.get(type(ask).__name__, control.Done(changed={"done": True}))
+    async def __call__(self, command: control.Command, notify: Notify) -> control.Answer | Waiting:
+        self.asked.append(command)
+        answer = self.answers.get(type(command).__name__, control.Done(changed={"done": True}))
         if isinstance(answer, BaseException):
             raise answer
         if callable(answer):
             try:
-                return await answer(ask, notify)  # type: ignore[no-any-return]
+                return await answer(command, notify)  # type: ignore[no-any-return]
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
@@ -183,7 +183,7 @@ def test_a_page_exchanges_its_secret_for_a_token() -> None:
 
 
 def test_a_long_command_streams_its_progress_and_its_result() -> None:
-    async def download(ask: control.Ask, notify: Notify) -> control.Answer:
+    async def download(command: control.Command, notify: Notify) -> control.Answer:
         notify(control.Progress("downloading", 1, 2))
         await asyncio.sleep(0)
         await asyncio.sleep(0)

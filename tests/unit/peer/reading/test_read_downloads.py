@@ -56,12 +56,12 @@ class FakeDownloads:
         self.jobs[path] = job
         return job
 
-    async def begin(self, ask: control.DownloadFile, report: Any) -> str:
-        assert (ask.pick, ask.wait, ask.name) == ("read", False, "n@2")
-        os.makedirs(ask.dest)
-        content = ContentId(bytes.fromhex(os.path.basename(ask.dest.rstrip("/"))))
-        self.calls.append(("begin", ask.dest))
-        return self.add(content, f"{ask.dest}n").key
+    async def begin(self, command: control.DownloadFile, report: Any) -> str:
+        assert (command.pick, command.wait, command.name) == ("read", False, "n@2")
+        os.makedirs(command.dest)
+        content = ContentId(bytes.fromhex(os.path.basename(command.dest.rstrip("/"))))
+        self.calls.append(("begin", command.dest))
+        return self.add(content, f"{command.dest}n").key
 
     async def pause(self, group: str, path: str) -> None:
         self.calls.append(("pause", path))
@@ -229,8 +229,8 @@ def opened(rig: Rig, home: Path) -> Opened:
 def test_reads_at_once_by_one_name_open_one_reader(tmp_path: Path) -> None:
     async def talk() -> None:
         reading = opened(Rig(tmp_path), tmp_path)
-        ask = control.ReadFile("films", "n", "", "x", 10, 5, "")
-        await asyncio.gather(*(reading.read(ask, lambda _: None) for _ in range(3)))
+        command = control.ReadFile("films", "n", "", "x", 10, 5, "")
+        await asyncio.gather(*(reading.read(command, lambda _: None) for _ in range(3)))
         assert reading.count == 1
         reading.close()
 
@@ -240,7 +240,7 @@ def test_reads_at_once_by_one_name_open_one_reader(tmp_path: Path) -> None:
 def test_f129_a_reader_whose_program_is_gone_ends_and_may_come_back(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    def ask(reader: str, size: int = 5, tag: str = "") -> control.ReadFile:
+    def read_file(reader: str, size: int = 5, tag: str = "") -> control.ReadFile:
         return control.ReadFile("films", "n", "", reader, 10, size, tag)
 
     async def talk() -> None:
@@ -248,23 +248,23 @@ def test_f129_a_reader_whose_program_is_gone_ends_and_may_come_back(
         monkeypatch.setattr(limits, "READER_IDLE_S", -1.0)
         monkeypatch.setattr(limits, "READERS_MAX", 2)
         reading = opened(Rig(tmp_path), tmp_path)
-        assert (await reading.read(ask("x"), lambda _: None)).size_bytes == 10
-        await reading.read(ask("y"), lambda _: None)
+        assert (await reading.read(read_file("x"), lambda _: None)).size_bytes == 10
+        await reading.read(read_file("y"), lambda _: None)
         with pytest.raises(Refused) as busy:
-            await reading.read(ask("z"), lambda _: None)
+            await reading.read(read_file("z"), lambda _: None)
         assert busy.value.code is Code.BUSY
-        await reading.read(ask("y", 0), lambda _: None)  # it ends
-        await reading.read(ask("z"), lambda _: None)
+        await reading.read(read_file("y", 0), lambda _: None)  # it ends
+        await reading.read(read_file("z"), lambda _: None)
         tidying = asyncio.create_task(reading.keep_tidy())
         while reading.count:
             await asyncio.wait({tidying}, timeout=0.001)
         tidying.cancel()
-        await reading.read(ask("x", tag="t"), lambda _: None)
+        await reading.read(read_file("x", tag="t"), lambda _: None)
         reading.close()
         assert reading.count == 0
         reading.tag = "other"
         with pytest.raises(Refused) as changed:
-            await reading.read(ask("x", tag="t"), lambda _: None)
+            await reading.read(read_file("x", tag="t"), lambda _: None)
         assert changed.value.code is Code.CHANGED
 
     run(talk())

@@ -91,11 +91,11 @@ async def test_other_bytes_under_a_name_in_use_are_refused_and_not_listed(
 async def test_two_members_who_share_the_same_at_once_join(town: Town) -> None:
     offer = town.link.answers["Offer"]
 
-    def overtaken(ask: tracker.Offer) -> Any:
+    def overtaken(command: tracker.Offer) -> Any:
         if len(town.link.asked_for(tracker.Offer)) == 1:
             town.listed.update(theirs)
             return Refused(Code.TAKEN, "another content")
-        return offer(ask)
+        return offer(command)
 
     await of_another(town, "film", b"the same bytes")
     theirs = dict(town.listed)

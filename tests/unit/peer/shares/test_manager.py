@@ -63,7 +63,7 @@ class Town:
             StopShare=self._stop,
             FindShare=self._find,
             GetManifest=self._manifest,
-            MyOffers=lambda ask: tracker.OfferRows(
+            MyOffers=lambda command: tracker.OfferRows(
                 [
                     tracker.OfferRow(group, name, c)
                     for (group, name), c in sorted(self.listed.items())
@@ -93,14 +93,14 @@ class Town:
         self.shares.close()
         self.workers.close()
 
-    def _offer(self, ask: tracker.Offer) -> Any:
-        if ask.content not in self.known:
+    def _offer(self, command: tracker.Offer) -> Any:
+        if command.content not in self.known:
             return Refused(Code.NEED_MANIFEST, "send it")
-        self.listed[(ask.group, ask.name)] = ask.content
-        return tracker.Offered(self.known[ask.content](ask.name), False)
+        self.listed[(command.group, command.name)] = command.content
+        return tracker.Offered(self.known[command.content](command.name), False)
 
-    def _put(self, ask: tracker.PutManifest) -> tracker.Done:
-        self.learn(self.link.data, ask.content)
+    def _put(self, command: tracker.PutManifest) -> tracker.Done:
+        self.learn(self.link.data, command.content)
         return tracker.Done()
 
     def learn(self, encoded: bytes, content: bytes) -> None:
@@ -111,21 +111,21 @@ class Town:
             name, content, *facts, str(made.algorithm), made.digest, 1, 0, []
         )
 
-    def _find(self, ask: tracker.FindShare) -> Any:
-        content = self.listed.get((ask.group, ask.name))
+    def _find(self, command: tracker.FindShare) -> Any:
+        content = self.listed.get((command.group, command.name))
         if content is None:
             return Refused(Code.UNKNOWN_SHARE, "not shared")
-        return tracker.ShareFound(self.known[content](ask.name), b"t" * 16, 1, [])
+        return tracker.ShareFound(self.known[content](command.name), b"t" * 16, 1, [])
 
-    def _manifest(self, ask: tracker.GetManifest) -> Any:
-        encoded = self.manifests.get(ask.content)
-        if encoded is None or ask.content not in self.listed.values():
+    def _manifest(self, command: tracker.GetManifest) -> Any:
+        encoded = self.manifests.get(command.content)
+        if encoded is None or command.content not in self.listed.values():
             return Refused(Code.UNKNOWN_SHARE, "not shared")
-        part = encoded[ask.offset :]
-        return Answer(tracker.ManifestPart(len(encoded), ask.offset), part)
+        part = encoded[command.offset :]
+        return Answer(tracker.ManifestPart(len(encoded), command.offset), part)
 
-    def _stop(self, ask: tracker.StopShare) -> Any:
-        if self.listed.pop((ask.group, ask.name), None) is None:
+    def _stop(self, command: tracker.StopShare) -> Any:
+        if self.listed.pop((command.group, command.name), None) is None:
             return Refused(Code.UNKNOWN_SHARE, "not shared")
         return tracker.Done()
 
@@ -136,8 +136,8 @@ class Town:
         return path
 
     async def upload(self, path: Path, group: str = FILMS, **more: Any) -> Upload:
-        ask = control.UploadFile(str(path), group, **more)
-        return await self.shares.upload(ask, lambda progress: None)
+        command = control.UploadFile(str(path), group, **more)
+        return await self.shares.upload(command, lambda progress: None)
 
     def served(self) -> set[tuple[str, str]]:
         """The served contents, by the tracker's list."""
@@ -349,8 +349,8 @@ async def test_a_comparison_during_an_upload_does_not_withdraw_it(town: Town) ->
     comparing: list[asyncio.Task[None]] = []
     offer = town.link.answers["Offer"]
 
-    def offer_and_compare(ask: tracker.Offer) -> Any:
-        answer = offer(ask)
+    def offer_and_compare(command: tracker.Offer) -> Any:
+        answer = offer(command)
         if isinstance(answer, tracker.Offered):
             comparing.append(asyncio.create_task(town.shares.reconcile()))
         return answer
@@ -366,8 +366,8 @@ async def test_a_comparison_during_a_stop_does_not_offer_it_again(town: Town) ->
     stop = town.link.answers["StopShare"]
     comparing: list[asyncio.Task[None]] = []
 
-    async def stop_and_compare(ask: tracker.StopShare) -> Any:
-        answer = stop(ask)
+    async def stop_and_compare(command: tracker.StopShare) -> Any:
+        answer = stop(command)
         comparing.append(asyncio.create_task(town.shares.reconcile()))
         await turns(50)
         return answer
@@ -483,8 +483,8 @@ async def test_f76_offers_wait_for_a_busy_tracker(
     town.listed.clear()
     busy = iter([True, True, False])
     offer = town.link.answers["Offer"]
-    town.link.answers["Offer"] = lambda ask: (
-        Refused(Code.BUSY, "too many commands") if next(busy, False) else offer(ask)
+    town.link.answers["Offer"] = lambda command: (
+        Refused(Code.BUSY, "too many commands") if next(busy, False) else offer(command)
     )
     await town.shares.reconcile()
     assert set(town.listed) == {(FILMS, "a")}
@@ -557,10 +557,10 @@ def refused_once(town: Town, command: str, code: Code) -> None:
     """The tracker refuses a command, until it has been given up once."""
     answer, left = town.link.answers[command], offers.TRIES + 1 if code is Code.BUSY else 1
 
-    def refuse(ask: Any) -> Any:
+    def refuse(command: Any) -> Any:
         nonlocal left
         left -= 1
-        return answer(ask) if left < 0 else Refused(code, "not now")
+        return answer(command) if left < 0 else Refused(code, "not now")
 
     town.link.answers[command] = refuse
 
@@ -614,8 +614,8 @@ async def test_f116_a_share_that_ends_while_the_tracker_is_away_ends_when_it_is_
     monkeypatch.setattr(expiry, "wall_ms", lambda: now)
     asked: list[Any] = []
 
-    def withdraw(ask: tracker.Withdraw) -> Any:
-        asked.append(ask)
+    def withdraw(command: tracker.Withdraw) -> Any:
+        asked.append(command)
         return Refused(Code.NOT_OWNER, "another user shared it first")
 
     path = town.files / "film"

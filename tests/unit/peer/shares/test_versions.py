@@ -130,8 +130,8 @@ class Place:
     async def upload(self, data: bytes, file: str = "data", **options: Any) -> Upload:
         path = self.folder / file
         path.write_bytes(data)
-        ask = control.UploadFile(str(path), LAB, **{"name": "data", **options})
-        return await self.shares.upload(ask, lambda _: None)
+        command = control.UploadFile(str(path), LAB, **{"name": "data", **options})
+        return await self.shares.upload(command, lambda _: None)
 
     def records(self) -> list[tuple[int, str]]:
         found = Records(self.home / "shares", ShareRecord).load().values()
@@ -228,14 +228,14 @@ async def test_a_member_who_joined_a_share_may_not_replace_it(lab: Lab) -> None:
 async def test_a_replacement_that_comes_too_late_is_refused_and_changes_nothing(lab: Lab) -> None:
     alice, _, harness = lab
     await alice.upload(b"one" * 9000, "one")
-    ask, phone = alice.link.request, harness.user("alice", "phone")
+    request, phone = alice.link.request, harness.user("alice", "phone")
 
     async def overtaken(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
         if isinstance(command, tracker.Offer) and command.replace:
             other = harness.content("other")
             phone.does(tracker.Offer("lab", "data", other, True))
-            alice.link.request = ask  # type: ignore[method-assign]
-        return await ask(command, kind, data)
+            alice.link.request = request  # type: ignore[method-assign]
+        return await request(command, kind, data)
 
     alice.link.request = overtaken  # type: ignore[assignment]
     with pytest.raises(Refused) as refused:
@@ -297,12 +297,12 @@ async def test_f103_a_lost_reply_to_a_replacement_leaves_no_offer_without_a_reco
     alice, bob, _ = lab
     await alice.upload(b"one" * 9000, "one")
     await bob.upload(b"one" * 9000)
-    ask = alice.link.request
+    request = alice.link.request
 
     async def lost(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
-        answer = await ask(command, kind, data)
+        answer = await request(command, kind, data)
         if isinstance(command, tracker.Offer) and command.replace:
-            alice.link.request = ask  # type: ignore[method-assign]
+            alice.link.request = request  # type: ignore[method-assign]
             raise asyncio.CancelledError
         return answer
 

@@ -49,10 +49,10 @@ class Harness:
         self.trimmed = 0  # entries up to this one are no longer kept
         self.gaps: list[Gap] = []
         self.link = FakeLink(
-            Follow=lambda ask: self._follow(),
-            EventsSince=lambda ask: self._since(ask),
-            GetDevices=lambda ask: tracker.DeviceRows(
-                self.devices.get(ask.group, []), len(self.logs[ask.group])
+            Follow=lambda command: self._follow(),
+            EventsSince=lambda command: self._since(command),
+            GetDevices=lambda command: tracker.DeviceRows(
+                self.devices.get(command.group, []), len(self.logs[command.group])
             ),
         )
         self.seen: list[events.LogEntry] = []
@@ -89,14 +89,14 @@ class Harness:
         ]
         return tracker.Following(states, 1)
 
-    def _since(self, ask: tracker.EventsSince) -> Any:
-        if ask.group not in self.mine:
+    def _since(self, command: tracker.EventsSince) -> Any:
+        if command.group not in self.mine:
             return Refused(Code.UNKNOWN_GROUP, "no such group")
-        log = self.logs[ask.group]
-        page = [entry for entry in log if entry.seq > max(ask.seq, self.trimmed)][:3]
-        if ask.seq >= self.trimmed:
+        log = self.logs[command.group]
+        page = [entry for entry in log if entry.seq > max(command.seq, self.trimmed)][:3]
+        if command.seq >= self.trimmed:
             return tracker.Events(page, len(log))
-        state = next(each for each in self._follow().groups if each.group == ask.group)
+        state = next(each for each in self._follow().groups if each.group == command.group)
         return tracker.Events(page, len(log), state)
 
     def join(self, group: str, past: int = 0) -> None:
@@ -252,7 +252,7 @@ async def test_a_stale_list_of_devices_readmits_no_device(harness: Harness) -> N
     await harness.start()
     fetched, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slowly(ask: tracker.GetDevices) -> tracker.DeviceRows:
+    async def slowly(command: tracker.GetDevices) -> tracker.DeviceRows:
         rows = tracker.DeviceRows(harness.devices[FILMS], len(harness.logs[FILMS]))
         fetched.set()
         await go_on.wait()
@@ -454,9 +454,9 @@ async def test_a_reply_for_a_former_user_is_ignored(harness: Harness) -> None:
     harness.join(FILMS)
     answer, told = harness.link.answers["Follow"], asyncio.Event()
 
-    async def late(ask: Any) -> Any:
+    async def late(command: Any) -> Any:
         await told.wait()
-        return answer(ask)
+        return answer(command)
 
     harness.link.answers["Follow"] = late
     harness.replica.set_user(ALICE)
@@ -504,9 +504,9 @@ async def test_two_answers_at_once_begin_a_group_once(harness: Harness) -> None:
     gate = asyncio.Event()
     devices = harness.link.answers["GetDevices"]
 
-    async def slowly(ask: tracker.GetDevices) -> Any:
+    async def slowly(command: tracker.GetDevices) -> Any:
         await gate.wait()
-        return devices(ask)
+        return devices(command)
 
     harness.link.answers["GetDevices"] = slowly
     both = asyncio.gather(harness.replica.sync(), harness.replica.sync())

@@ -42,14 +42,14 @@ class Holder:
             rng or random.Random(1),
         )
 
-    def _issue(self, ask: tracker.GetTickets) -> tracker.Tickets | Refused:
+    def _issue(self, command: tracker.GetTickets) -> tracker.Tickets | Refused:
         self.count += 1
-        if not self.mine & set(ask.groups):
+        if not self.mine & set(command.groups):
             return Refused(Code.UNKNOWN_GROUP, "there is no such group, or it is not yours")
         now = T0 + round(self.now_s * 1000)
         rows = [
             tracker.TicketRow(group, b"%d" % self.count, now + limits.TICKET_LIFE_S * 1000)
-            for group in ask.groups
+            for group in command.groups
             if group in self.mine
         ]
         return tracker.Tickets(rows, now)
@@ -106,7 +106,7 @@ def let_time_fly(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def requested(holder: Holder) -> list[list[str]]:
-    return [ask.groups for ask in holder.link.asked_for(tracker.GetTickets)]
+    return [command.groups for command in holder.link.asked_for(tracker.GetTickets)]
 
 
 async def test_a_lost_group_is_requested_once_more_and_then_dropped(
@@ -152,9 +152,9 @@ async def test_a_tracker_that_lags_behind_costs_no_ticket(monkeypatch: pytest.Mo
     issue = holder.link.answers["GetTickets"]
     given: list[bytes | None] = []
 
-    def behind(ask: tracker.GetTickets) -> tracker.Tickets:
+    def behind(command: tracker.GetTickets) -> tracker.Tickets:
         given.append(holder.tickets.current(MUSIC))
-        reply = issue(ask)
+        reply = issue(command)
         if len(given) > 1:
             return reply
         return tracker.Tickets([row for row in reply.rows if row.group != MUSIC], reply.time_ms)
@@ -174,9 +174,9 @@ async def test_a_ticket_that_arrives_after_its_group_was_dropped_is_not_kept(
     holder = Holder(monkeypatch, {"films"})
     issue, answering = holder.link.answers["GetTickets"], asyncio.Event()
 
-    async def late(ask: tracker.GetTickets) -> tracker.Tickets:
+    async def late(command: tracker.GetTickets) -> tracker.Tickets:
         await answering.wait()
-        return issue(ask)
+        return issue(command)
 
     holder.link.answers["GetTickets"] = late
     for remove in (lambda: holder.tickets.drop(FILMS), holder.tickets.clear):

@@ -152,8 +152,8 @@ def test_a_forgotten_device_is_logged_out_and_gets_a_nudge(harness: TrackerHarne
     assert harness.nudged == [phone.key]
     assert phone.key not in harness.context.presence.leases
     assert harness.events_of(group)[-1] == events.Device("alice", phone.key, False)
-    for ask in (tracker.GetTickets(), tracker.Follow(), tracker.Announce("tcp://192.0.2.7:1")):
-        assert phone.is_refused(ask) is Code.NOT_LOGGED_IN
+    for command in (tracker.GetTickets(), tracker.Follow(), tracker.Announce("tcp://192.0.2.7:1")):
+        assert phone.is_refused(command) is Code.NOT_LOGGED_IN
 
 
 def test_offers_of_a_logged_out_device_count_again_after_its_next_login(
@@ -363,11 +363,12 @@ def test_a_repeated_forget_device_succeeds(harness: TrackerHarness) -> None:
 
 
 @pytest.mark.parametrize(
-    "ask", [tracker.ChangePassword("secret", "x"), tracker.ListDevices(), tracker.ForgetDevice(b"")]
+    "command",
+    [tracker.ChangePassword("secret", "x"), tracker.ListDevices(), tracker.ForgetDevice(b"")],
 )
-def test_commands_on_devices_need_a_login(harness: TrackerHarness, ask: object) -> None:
+def test_commands_on_devices_need_a_login(harness: TrackerHarness, command: object) -> None:
     harness.user("alice")
-    assert harness.device("stranger").is_refused(ask) is Code.NOT_LOGGED_IN
+    assert harness.device("stranger").is_refused(command) is Code.NOT_LOGGED_IN
 
 
 # -- the list -----------------------------------------------------------------------------------

@@ -178,10 +178,10 @@ def test_h108_strangers_neither_follow_nor_learn_who_holds(
 ) -> None:
     """A user who is no member gets the answer of a group that does not exist."""
     eve = harness.user("eve")
-    for ask in (tracker.SetFollow, tracker.WhoHas):
-        args = (True,) if ask is tracker.SetFollow else ("film",)
-        mine = eve.asks(ask("lab", *args))
-        other = eve.asks(ask("nowhere", *args))
+    for command in (tracker.SetFollow, tracker.WhoHas):
+        args = (True,) if command is tracker.SetFollow else ("film",)
+        mine = eve.asks(command("lab", *args))
+        other = eve.asks(command("nowhere", *args))
         assert mine.code == other.code == Code.UNKNOWN_GROUP
         assert mine.message.replace("lab", "nowhere") == other.message
     assert harness.state.groups["lab"].follows == {}

@@ -30,11 +30,11 @@ class FakeClient:
     """Answers each question by a sample; ``error`` instead if it is set."""
 
     def __init__(self) -> None:
-        self.asked: list[messages.Ask] = []
+        self.asked: list[messages.Command] = []
         self.error: Refused | None = None
 
-    async def ask(self, ask: messages.Ask, answer: Any, silence_s: float = 0) -> Any:
-        self.asked.append(ask)
+    async def request(self, command: messages.Command, answer: Any, silence_s: float = 0) -> Any:
+        self.asked.append(command)
         if self.error is not None:
             raise self.error
         found = SAMPLES[answer]

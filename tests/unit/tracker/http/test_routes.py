@@ -27,7 +27,7 @@ def test_no_two_commands_have_one_place() -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 def test_a_path_names_fields_of_its_command(route: Route) -> None:
-    fields = {field.name for field in msgspec.structs.fields(route.ask)}
+    fields = {field.name for field in msgspec.structs.fields(route.command)}
     assert set(route.path_fields) <= fields
     assert set(body_type(route).__struct_fields__) == fields - set(route.path_fields)
 

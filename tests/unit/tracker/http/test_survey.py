@@ -29,8 +29,8 @@ class FakeClient:
     def __init__(self, rows: list[Any]) -> None:
         self.rows = rows
 
-    async def ask(self, ask: messages.Ask, answer: Any) -> Any:
-        match ask:
+    async def request(self, command: messages.Command, answer: Any) -> Any:
+        match command:
             case messages.ListDevices(after):
                 keys = [row.key for row in self.rows]
                 at = keys.index(after) + 1 if after else 0
@@ -40,7 +40,7 @@ class FakeClient:
                 at = names.index(name) + 1 if name else 0
                 following = messages.SwarmCursor("lab", self.rows[at].name, 1)
                 return messages.Swarms([self.rows[at]], following if at + 1 < len(names) else None)
-        raise AssertionError(ask)
+        raise AssertionError(command)
 
 
 def fake(rows: list[Any]) -> Survey:

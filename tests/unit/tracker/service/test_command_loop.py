@@ -73,7 +73,7 @@ class LoopHarness:
                 await self._news.wait()
         return self.replies[request_id]
 
-    async def ask(self, command: Any) -> Any:
+    async def request(self, command: Any) -> Any:
         return await self.reply(self.send(command))
 
     def content(self, text: str) -> ContentId:
@@ -129,7 +129,7 @@ async def harness() -> AsyncIterator[LoopHarness]:
 
 
 async def test_no_reply_or_event_leaves_before_it_is_durable(harness: LoopHarness) -> None:
-    await harness.ask(tracker.Hello())
+    await harness.request(tracker.Hello())
     harness.store.open.clear()
     made = harness.send(tracker.CreateGroup("lab"))
     asked = harness.send(tracker.ListGroups())
@@ -149,7 +149,7 @@ async def test_no_reply_or_event_leaves_before_it_is_durable(harness: LoopHarnes
 async def test_f20_changes_that_cannot_be_written_are_refused_and_rolled_back(
     harness: LoopHarness,
 ) -> None:
-    await harness.ask(tracker.CreateGroup("before"))
+    await harness.request(tracker.CreateGroup("before"))
     harness.store.fails_with = StorageError("cannot write to the database: disk is full")
     batch = [
         harness.send(tracker.CreateGroup("lab")),
@@ -164,15 +164,15 @@ async def test_f20_changes_that_cannot_be_written_are_refused_and_rolled_back(
         assert "disk is full" in refusal.message
     assert [row.group for row in listed.rows] == ["before"]
     harness.store.fails_with = None
-    assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+    assert await harness.request(tracker.CreateGroup("lab")) == tracker.Done()
     assert sorted(harness.store.load().groups) == ["before", "lab"]
 
 
 async def test_f20_presence_follows_from_durable_state(harness: LoopHarness) -> None:
     """An announcement in a failed batch makes no seeder of a share that was rolled back."""
-    await harness.ask(tracker.CreateGroup("lab"))
+    await harness.request(tracker.CreateGroup("lab"))
     film = harness.content("film")
-    await harness.ask(tracker.Announce("tcp://192.0.2.7:9"))
+    await harness.request(tracker.Announce("tcp://192.0.2.7:9"))
     harness.store.fails_with = StorageError("disk is full")
     offered = harness.send(tracker.Offer("lab", "film", film))
     announced = harness.send(tracker.Announce("tcp://192.0.2.7:10"))
@@ -181,9 +181,9 @@ async def test_f20_presence_follows_from_durable_state(harness: LoopHarness) -> 
     assert harness.loop.context.presence.leases[ALICE].endpoint == "tcp://192.0.2.7:10"
     assert (harness.seeders("lab", film), harness.loop._publisher.flush_at) == (0, None)
     harness.store.fails_with = None
-    await harness.ask(tracker.Announce("tcp://192.0.2.7:11"))
+    await harness.request(tracker.Announce("tcp://192.0.2.7:11"))
     assert harness.seeders("lab", film) == 0
-    await harness.ask(tracker.Offer("lab", "film", film))
+    await harness.request(tracker.Offer("lab", "film", film))
     assert harness.seeders("lab", film) == 1
 
 
@@ -212,7 +212,7 @@ async def test_f20_a_full_disk_costs_no_reload(monkeypatch: pytest.MonkeyPatch) 
             assert len((await harness.reply(listed)).rows) == number
             assert harness.loop.load()[1] is False
             harness.store.fails_with = None
-            assert await harness.ask(tracker.CreateGroup(f"{number}")) == tracker.Done()
+            assert await harness.request(tracker.CreateGroup(f"{number}")) == tracker.Done()
             assert harness.loop.load()[1] is True
         assert loads == []
         assert mirror_is_right(harness)
@@ -310,7 +310,7 @@ async def test_f142_a_commit_in_doubt_is_looked_up(happened: bool) -> None:
 async def test_commands_are_decided_on_what_other_trackers_wrote(harness: LoopHarness) -> None:
     """bob's request was taken at another tracker; alice accepts it here, and may ask for him."""
     harness.store.shared = True
-    await harness.ask(tracker.CreateGroup("lab"))
+    await harness.request(tracker.CreateGroup("lab"))
     harness.published.clear()
     joined = events.LogEntry("lab", 2, 1, 1, events.Requested("bob"))
     harness.store.others(
@@ -321,7 +321,7 @@ async def test_commands_are_decided_on_what_other_trackers_wrote(harness: LoopHa
         ],
         [ALICE],
     )
-    assert await harness.ask(tracker.AcceptRequest("lab", "bob")) == tracker.Done()
+    assert await harness.request(tracker.AcceptRequest("lab", "bob")) == tracker.Done()
     told = [out.body for out in harness.published if not isinstance(out.body, events.Beat)]
     numbers = [body.seq for body in told if isinstance(body, events.LogEntry)]
     assert numbers == [2, 3]
@@ -362,17 +362,19 @@ async def test_f143_a_database_that_is_away_lets_questions_pass(
 
     async with running_loop() as harness:
         harness.store.shared = True
-        await harness.ask(tracker.CreateGroup("lab"))
+        await harness.request(tracker.CreateGroup("lab"))
         harness.store.gone = StorageError("the database cannot be reached")
         for _ in range(3):
-            refused = await harness.ask(tracker.CreateGroup("den"))
+            refused = await harness.request(tracker.CreateGroup("den"))
             assert (refused.code, "cannot be reached" in refused.message) == (Code.READ_ONLY, True)
-            assert [row.group for row in (await harness.ask(tracker.ListGroups())).rows] == ["lab"]
+            assert [row.group for row in (await harness.request(tracker.ListGroups())).rows] == [
+                "lab"
+            ]
             unknown = harness.send(tracker.ListGroups(), device=CAROL)
             assert (await harness.reply(unknown)).code is Code.NOT_LOGGED_IN
         harness.store.gone = None
         await until(lambda: harness.loop.load()[1])
-        assert await harness.ask(tracker.CreateGroup("den")) == tracker.Done()
+        assert await harness.request(tracker.CreateGroup("den")) == tracker.Done()
         assert mirror_is_right(harness)
 
 
@@ -393,12 +395,12 @@ async def test_f152_a_frozen_database_holds_up_no_hello(monkeypatch: pytest.Monk
         harness.store.shared = True
         monkeypatch.setattr(harness.store, "news", frozen)
         for _ in range(3):
-            assert (await harness.ask(tracker.Hello())).user == "alice"
+            assert (await harness.request(tracker.Hello())).user == "alice"
         assert calls == 1
         thaws.set()
         await until(lambda: harness.loop.load()[1])
         harness.store.others([AccountCreated(UserId("bob"), "h", 1)])
-        await harness.ask(tracker.Hello())
+        await harness.request(tracker.Hello())
         assert "bob" in harness.loop.context.state.accounts
 
 
@@ -406,7 +408,7 @@ async def test_a_tracker_that_fell_behind_loads_the_mirror_anew(harness: LoopHar
     harness.store.shared = True
     harness.store.others([AccountCreated(UserId("bob"), "h", 1), DeviceBound(BOB, "bob", 1)])
     harness.store.forget_journal()
-    assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+    assert await harness.request(tracker.CreateGroup("lab")) == tracker.Done()
     assert "bob" in harness.loop.context.state.accounts
     assert mirror_is_right(harness)
 
@@ -425,7 +427,7 @@ async def test_f170_questions_are_answered_while_the_mirror_is_loaded_anew(
 
     loads = counted_loads(harness, monkeypatch, slow)
     store.others([AccountCreated(UserId("bob"), "h", 1), DeviceBound(BOB, "bob", 1)])
-    harness.loop.hear(store.news(0))
+    harness.loop.receive(store.news(0))
     await harness.reply(harness.send(tracker.Hello(), device=BOB))
     store.others([AccountCreated(UserId("carol"), "h", 1)])
     store.forget_journal()
@@ -434,7 +436,7 @@ async def test_f170_questions_are_answered_while_the_mirror_is_loaded_anew(
     asked = harness.send(tracker.ListGroups(), device=BOB)
     assert (await harness.reply(asked)).rows == []
     store.others([AccountCreated(UserId("dan"), "h", 1)])
-    harness.loop.hear(store.news(2))
+    harness.loop.receive(store.news(2))
     await harness.breathe()
     assert written not in harness.replies
     goes_on.set()
@@ -454,18 +456,18 @@ async def test_f170_changes_are_refused_when_a_load_takes_long(
     harness.store.shared = True
     harness.store.others([AccountCreated(UserId("bob"), "h", 1)])
     harness.store.forget_journal()
-    assert (await harness.ask(tracker.CreateGroup("lab"))).code is Code.READ_ONLY
-    assert (await harness.ask(tracker.ListGroups())).rows == []
+    assert (await harness.request(tracker.CreateGroup("lab"))).code is Code.READ_ONLY
+    assert (await harness.request(tracker.ListGroups())).rows == []
     goes_on.set()
     await until(lambda: harness.loop.load()[1])
-    assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+    assert await harness.request(tracker.CreateGroup("lab")) == tracker.Done()
 
 
 async def test_f171_a_read_that_hangs_is_refused(
     harness: LoopHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that wait behind it as well; reads go on when the database does."""
-    assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+    assert await harness.request(tracker.CreateGroup("lab")) == tracker.Done()
     thaws, entries = threading.Event(), harness.store.entries
     monkeypatch.setattr(deferred, "READ_S", 0.05)
     monkeypatch.setattr(
@@ -473,10 +475,10 @@ async def test_f171_a_read_that_hangs_is_refused(
     )
     asked = [harness.send(tracker.EventsSince("lab", 0)) for _ in range(5)]
     assert {(await harness.reply(each)).code for each in asked} == {Code.STORAGE}
-    assert await harness.ask(tracker.CreateGroup("den")) == tracker.Done()
+    assert await harness.request(tracker.CreateGroup("den")) == tracker.Done()
     thaws.set()
     monkeypatch.setattr(deferred, "READ_S", 20.0)
-    assert (await harness.ask(tracker.EventsSince("lab", 0))).head == 1
+    assert (await harness.request(tracker.EventsSince("lab", 0))).head == 1
 
 
 async def test_commits_that_were_heard_of_are_applied_in_order_and_once(
@@ -486,22 +488,22 @@ async def test_commits_that_were_heard_of_are_applied_in_order_and_once(
     for user in ("bob", "carol"):
         harness.store.others([AccountCreated(UserId(user), "h", 1)])
     news = harness.store.news(0)
-    harness.loop.hear([news[0], news[0]])
-    harness.loop.hear(news)
-    await harness.ask(tracker.Hello())
+    harness.loop.receive([news[0], news[0]])
+    harness.loop.receive(news)
+    await harness.request(tracker.Hello())
     assert harness.loop.context.state.position == 2
     assert mirror_is_right(harness)
     harness.store.others([AccountCreated(UserId("dan"), "h", 1)])
     harness.store.others([AccountCreated(UserId("eve"), "h", 1)])
-    harness.loop.hear(harness.store.news(3))  # one is missing
-    await harness.ask(tracker.Hello())
+    harness.loop.receive(harness.store.news(3))  # one is missing
+    await harness.request(tracker.Hello())
     assert mirror_is_right(harness)
 
 
 async def test_a_logout_right_after_an_announcement_ends_the_lease(harness: LoopHarness) -> None:
     presence = harness.loop.context.presence
     harness.send(tracker.Announce("tcp://192.0.2.7:9"))
-    assert await harness.ask(tracker.Logout()) == tracker.Done()
+    assert await harness.request(tracker.Logout()) == tracker.Done()
     assert (presence.leases, presence.heard_at) == ({}, {})
 
 
@@ -537,7 +539,7 @@ async def test_a_defect_in_one_command_leaves_the_others_alone(
         made, broken = harness.send(tracker.CreateGroup("lab")), harness.send(tracker.Follow())
         assert await harness.reply(made) == tracker.Done()
         assert (await harness.reply(broken)).code is Code.INTERNAL
-        assert await harness.ask(tracker.CreateGroup("next")) == tracker.Done()
+        assert await harness.request(tracker.CreateGroup("next")) == tracker.Done()
 
 
 def others_go_on(harness: LoopHarness, bob: DeviceKey) -> None:
@@ -554,7 +556,7 @@ def others_go_on(harness: LoopHarness, bob: DeviceKey) -> None:
 
 async def test_a_strange_writer_of_the_database_is_noticed(harness: LoopHarness) -> None:
     """The guard: the command is refused, and the mirror is loaded anew."""
-    await harness.ask(tracker.CreateGroup("lab"))
+    await harness.request(tracker.CreateGroup("lab"))
     bob = DeviceKey(b"b" * 32)
     others_go_on(harness, bob)
     harness.loop.context.state.devices[bob] = UserId("bob")
@@ -673,10 +675,10 @@ async def test_h54_the_work_after_one_commit_is_bounded(monkeypatch: pytest.Monk
     here = tracker.Announce("tcp://192.0.2.7:9")
 
     async with running_loop() as harness:
-        await harness.ask(tracker.CreateGroup("lab"))
+        await harness.request(tracker.CreateGroup("lab"))
         for number in range(20):
-            await harness.ask(tracker.Offer("lab", f"{number}", harness.content(f"{number}")))
-        await harness.ask(tracker.Announce("tcp://192.0.2.7:9"))
+            await harness.request(tracker.Offer("lab", f"{number}", harness.content(f"{number}")))
+        await harness.request(tracker.Announce("tcp://192.0.2.7:9"))
         sent = []
         for number in range(8):
             sent.append(harness.send(tracker.CreateGroup(f"{number}")))
@@ -704,7 +706,7 @@ async def test_h54_the_work_after_one_commit_is_bounded(monkeypatch: pytest.Monk
 
 
 async def test_h55_the_beat_goes_on_while_the_disk_is_slow(harness: LoopHarness) -> None:
-    await harness.ask(tracker.CreateGroup("lab"))
+    await harness.request(tracker.CreateGroup("lab"))
     harness.store.open.clear()
     made = harness.send(tracker.CreateGroup("den"))
     await harness.breathe()
@@ -721,9 +723,9 @@ async def test_h55_many_entries_of_one_departure_leave_in_slices_and_in_order(
     harness: LoopHarness,
 ) -> None:
     enters(harness, "bob", BOB)
-    await harness.ask(tracker.CreateGroup("lab"))
+    await harness.request(tracker.CreateGroup("lab"))
     await harness.reply(harness.send(tracker.JoinGroup("lab"), device=BOB))
-    await harness.ask(tracker.AcceptRequest("lab", "bob"))
+    await harness.request(tracker.AcceptRequest("lab", "bob"))
     data, shares = harness.content("data"), 4 * publisher.SLICE_MESSAGES
     for number in range(shares):
         last = harness.send(tracker.Offer("lab", f"{number}", data))
@@ -761,7 +763,7 @@ async def test_h54_tickets_are_signed_a_few_at_once_and_reused_while_fresh(
         enters(harness, "alice", CAROL)
         groups = [f"g{number}" for number in range(3 * ticket_signer.SIGNED_AT_ONCE)]
         for name in groups:
-            await harness.ask(tracker.CreateGroup(name))
+            await harness.request(tracker.CreateGroup(name))
         sent, seen = [harness.send(tracker.GetTickets()) for _ in range(9)], list[int]()
         while not harness.replies.keys() >= set(sent):
             seen.append(len(signed))
@@ -776,5 +778,5 @@ async def test_h54_tickets_are_signed_a_few_at_once_and_reused_while_fresh(
         await harness.reply(harness.send(tracker.GetTickets(["g1"]), device=CAROL))
         assert signed[len(groups) :] == [(CAROL, "g1")]
         clock[0] += ticket_signer.FRESH_S
-        await harness.ask(tracker.GetTickets(["g1"]))
+        await harness.request(tracker.GetTickets(["g1"]))
         assert signed[len(groups) + 1 :] == [(ALICE, "g1")]

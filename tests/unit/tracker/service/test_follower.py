@@ -301,7 +301,7 @@ def test_texts_are_told_to_all_others(two: tuple[Owner, Owner]) -> None:
     with running(one, other):
         one.until(lambda: one.others() and other.others(), "each other")
         for number in range(3):
-            one.follower.tell(f"text {number}")
+            one.follower.broadcast(f"text {number}")
         other.until(
             lambda: (
                 [text for report in other.reports for text in report.told]

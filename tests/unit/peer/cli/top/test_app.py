@@ -49,7 +49,7 @@ class FakeClient:
         self.cells = [(1.0, 0.0, 1)] * 5 + [(0.0, 0.5, 2)] * 2 + [(0.0, 0.0, 0)] * 3
         self.sources = [SOURCE]
         self.events: list[control.Happened] = []
-        self.asked: list[control.Ask] = []
+        self.asked: list[control.Command] = []
         self.refusal: MiniTorrentError | None = None
         self._stopped = threading.Event()
 
@@ -62,13 +62,13 @@ class FakeClient:
     def stop(self) -> None:
         self._stopped.set()
 
-    def ask(self, ask: control.Ask) -> Generator[Message]:
+    def request(self, command: control.Command) -> Generator[Message]:
         yield from self.events
         self._stopped.wait()
         raise Stopped
 
-    def result(self, ask: control.Ask) -> Ended:
-        match ask:
+    def result(self, command: control.Command) -> Ended:
+        match command:
             case control.Status():
                 if isinstance(self.status, Exception):
                     raise self.status
@@ -81,7 +81,7 @@ class FakeClient:
                 return control.SourceRows(self.sources)
             case control.PieceMap():
                 return control.PieceMapIs(self.cells)
-        self.asked.append(ask)
+        self.asked.append(command)
         if self.refusal is not None:
             raise self.refusal
         return control.Done("it is done")
@@ -97,7 +97,7 @@ async def playing(
     client: FakeClient, size: tuple[int, int] = (80, 24)
 ) -> AsyncIterator[tuple[Top, Any]]:
     """The view on ``client`` and its pilot."""
-    app = Top(lambda: client, look_s=0.25)
+    app = Top(lambda: client, refresh_s=0.25)
     async with app.run_test(size=size, notifications=True) as pilot:
         await seen(app, pilot, lambda: app._snapshot is not None)
         yield app, pilot
@@ -160,7 +160,7 @@ async def test_the_mark_follows_the_cursor_and_the_transfer() -> None:
 async def test_keys_pause_resume_cancel_and_limit() -> None:
     client = FakeClient(download("a"))
 
-    async def did(app: Top, pilot: Any, *asked: control.Ask) -> None:
+    async def did(app: Top, pilot: Any, *asked: control.Command) -> None:
         await seen(app, pilot, lambda: client.asked == list(asked))
         client.asked.clear()
 
