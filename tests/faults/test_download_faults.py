@@ -143,10 +143,13 @@ def test_f19_a_full_disk_at_the_end_is_waited_for_too(
 def test_f21_a_disk_that_fails_ends_that_download_and_no_other(
     alice: Person, bob: Person, disk: Small, size: int
 ) -> None:
-    group = alice.group_with(bob)
-    download = begin(alice, bob, size, group=group, folder=disk.path)
+    group, path = alice.group_with(bob), alice.swarm.file(size)
+    alice.share(path, group, "--piece-size", "16K")
+    with frozen(alice.pid):  # so that the disk breaks before the last piece is there
+        download = fetch(bob, group, path, folder=disk.path)
+        wait_for(download.part.exists, "its part file")
+        disk.break_()
     other = begin(alice, bob, MIB, group=group)
-    disk.break_()
     wait_for(lambda: download.state, "the failure", until=lambda state: state == "failed")
     assert "Input/output error" in download.row["reason"]
     assert not download.target.exists()

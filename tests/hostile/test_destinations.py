@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.attacked_download import stopped
 from tests.support.attackers import PIECE, AttackSwarm
+from tests.support.faults import frozen
 from tests.support.waiting import wait_for
 
 VICTIM = b"what the user had before"
@@ -124,7 +124,7 @@ def test_h29_a_link_planted_during_a_download_leads_nowhere(
     suffix: str,
 ) -> None:
     shared = arena.shared(group, pieces=16)
-    with stopped(arena.alice):
+    with frozen(arena.alice.pid):
         arena.bob.ok("download-file", group, shared.name, outside.inside, "--no-wait")
         part = outside.inside / f"{shared.name}.part"
         assert part.exists()
@@ -151,7 +151,7 @@ def test_h29_a_folder_that_becomes_a_link_while_it_is_filled(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(os.urandom(3 * PIECE))
     arena.alice.share(tree, group, "--piece-size", str(PIECE))
-    with stopped(arena.alice):
+    with frozen(arena.alice.pid):
         arena.bob.ok("download-file", group, tree.name, outside.inside, "--no-wait")
         part = outside.inside / f"{tree.name}.part"
         assert part.is_dir()

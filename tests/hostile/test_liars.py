@@ -205,7 +205,7 @@ def test_h31_words_of_a_source_are_escaped_in_logs_and_terminals(
         if isinstance(command, peer.Open):
             send(peer.Closed(command.channel, Refusal(Code.GONE, ESCAPES, ESCAPES)))
             send(Refusal(Code.INTERNAL, ESCAPES, ESCAPES))
-            ran = scene.bob.run("why-slow", scene.shared.group, scene.shared.name)
+            ran = scene.bob.command("why-slow", scene.shared.group, scene.shared.name)
             shown.append(ran.out + ran.err)
             scene.lie()
 

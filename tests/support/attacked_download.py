@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.attackers import AttackSwarm, Liar, Send, lying
-from tests.support.processes import Person
+from tests.support.faults import frozen
 from tests.support.waiting import PATIENCE_S, wait_for
 
 PIECES = 48
@@ -39,7 +36,7 @@ class AttackedDownload:
         group, name = self.shared.group, self.shared.name
         folder = self.arena.swarm.folder()
         with lying(self.arena, self.shared, behave) as liar:
-            with stopped(self.arena.alice):
+            with frozen(self.arena.alice.pid):
                 self.bob.ok("download-file", group, name, folder, "--no-wait")
                 assert self._lied.wait(PATIENCE_S), "the liar was never asked"
                 assert self.bob.state_of(group, name) == "downloading"
@@ -56,13 +53,3 @@ class AttackedDownload:
     def log(self) -> str:
         """The log of Bob's peer."""
         return (self.bob.home / "peer.log").read_text()
-
-
-@contextmanager
-def stopped(person: Person) -> Iterator[None]:
-    """The peer of ``person`` stands still."""
-    os.kill(person.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(person.pid, signal.SIGCONT)

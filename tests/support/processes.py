@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,9 @@ class Ran:
 
 
 def run_here(words: Sequence[str], *, stdin: str = "", cwd: Path | None = None) -> Ran:
-    """A command line of `mini-torrent` in this process."""
+    """A command line of `mini-torrent` in this process; from other threads: `run_program`."""
+    # Why: the streams are those of the process, so two at once would print into each other's.
+    assert threading.current_thread() is threading.main_thread(), f"{words} in a thread"
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(out),
