@@ -160,7 +160,12 @@ def clear(console: Console) -> None:
 @group_argument
 @download_argument
 def why_slow(console: Console, group: str, name: str) -> None:
-    """Show the state of each source of an unfinished download."""
+    """Show the state of each source of an unfinished download.
+
+    Verdicts on an open source: good (it sends), waiting (its bytes are due), silent (they are long
+    overdue), idle (nothing is requested from it). An unused source was not needed yet. A closed one
+    has the reason.
+    """
     from common.messages.control import WhySlow
     from peer.cli.listings import sources_table
     from peer.cli.tables import show_rows

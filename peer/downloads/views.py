@@ -16,7 +16,7 @@ from peer.downloads.states import Copying
 from peer.downloads.transfer import Transfer
 from peer.files.fingerprint import SharedLocation
 from peer.records import DownloadRecord, DownloadState, ShareRecord
-from peer.swarm.fetching.progress import Progress, SourceProgress
+from peer.swarm.fetching.progress import PAUSED, THROTTLED, UNUSED, Progress, SourceProgress
 from peer.swarm.fetching.sources import Phase
 
 _STATES = {
@@ -25,6 +25,7 @@ _STATES = {
     DownloadState.PAUSED: control.PAUSED,
     DownloadState.FAILED: control.FAILED,
 }
+_THROTTLED = "waits for the limit on downloads"
 
 
 def download_row(job: DownloadJob) -> control.DownloadRow:
@@ -212,16 +213,16 @@ def rest_reason(jobs: Sequence[DownloadJob]) -> str | None:
 
 
 def _verdict(source: SourceProgress, progress: Progress) -> str:
-    """The verdict on a source; reasons that are not its fault come first."""
-    if progress.paused:
-        return "paused"
-    if source.phase is Phase.OPEN and progress.throttled and not source.in_flight:
-        return "open, waits for the limit on downloads"
-    if source.phase is Phase.OPEN and source.stalled and source.in_flight:
-        return "open, silent"
-    verdict = source.verdict.value if source.verdict is not None else "good"
-    note = f": {source.note}" if source.note else ""
-    return f"{source.phase.name.lower()}, {verdict}{note}"
+    """The state of a source in words: of its connection, the verdict on it, and its explanation."""
+    verdict = progress.verdict_on(source)
+    if verdict == PAUSED:
+        return verdict
+    if source.phase is Phase.OPEN:
+        return f"open, {_THROTTLED if verdict == THROTTLED else verdict}"
+    if verdict == UNUSED:
+        return "opening" if source.phase is Phase.OPENING else verdict
+    phase = "closed" if source.phase is Phase.IDLE else source.phase.value
+    return f"{phase}, {verdict}: {source.note}" if source.note else f"{phase}, {verdict}"
 
 
 def copy_of(job: DownloadJob) -> ShareRecord:

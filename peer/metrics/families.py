@@ -10,13 +10,11 @@ from common.messages.refusals import Code
 from common.metrics.families import OTHER, counter, gauge, histogram
 from peer.downloads.counts import DURATIONS_S, ENDS, PIECE_RESULTS
 from peer.files.errors import DISK_ERRORS
-from peer.swarm.fetching.events import Verdict
+from peer.swarm.fetching.progress import VERDICTS
 
 PROGRAM = "peer"
 DIRECTIONS = ("up", "down")
 DOWNLOAD_STATES = (control.DOWNLOADING, control.PAUSED, control.COMPLETE, control.FAILED)
-GOOD, UNUSED, PAUSED, THROTTLED = "good", "unused", "paused", "throttled"
-VERDICTS = (GOOD, UNUSED, PAUSED, THROTTLED, *(verdict.value for verdict in Verdict))
 TRANSPORTS = ("zmq", "bulk")
 _REFUSALS = (
     Code.BUSY, Code.CHANGED, Code.GONE, Code.LIMIT, Code.REVOKED, Code.TICKET_EXPIRED,

@@ -21,12 +21,9 @@ from peer.downloads.manager import Downloads
 from peer.fetching.pool import ConnectionPool
 from peer.files.byte_count import DIGESTED
 from peer.files.errors import DISK_ERRORS
-from peer.metrics.families import FAMILIES, GOOD, PAUSED, PROGRAM, REFUSALS, THROTTLED, UNUSED
+from peer.metrics.families import FAMILIES, PROGRAM, REFUSALS
 from peer.serving.server import PieceServer
 from peer.shares.manager import Shares
-from peer.swarm.fetching.events import Verdict
-from peer.swarm.fetching.progress import Progress, SourceProgress
-from peer.swarm.fetching.sources import Phase
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.tickets import TicketWallet
 
@@ -104,7 +101,9 @@ class PeerMetrics:
         readings.add("disk_bytes_total", DIGESTED.total, operation="digest")
         for group, size in self._groups.named(counts.received_bytes).items():
             readings.add("received_bytes_total", size, group=group)
-        readings.add_each("sources", "verdict", _verdicts(parts.downloads.progress()))
+        downloads = parts.downloads.progress()
+        verdicts = Counter(one.verdict_on(source) for one in downloads for source in one.sources)
+        readings.add_each("sources", "verdict", verdicts)
         for count, (transport, result) in _CONNECTIONS.items():
             value = parts.pool.counts[count]
             readings.add("connections_total", value, transport=transport, result=result)
@@ -145,19 +144,3 @@ class NamedGroups:
             name = group if group in self._named else OPEN_OTHER
             found[name] = found.get(name, 0) + count
         return found
-
-
-def _verdicts(downloads: list[Progress]) -> Counter[str]:
-    return Counter(_verdict(source, each) for each in downloads for source in each.sources)
-
-
-def _verdict(source: SourceProgress, progress: Progress) -> str:
-    """The verdict on a source in a word; reasons that are not its fault come first."""
-    if progress.paused:
-        return PAUSED
-    if source.phase is Phase.OPEN and progress.throttled and not source.in_flight:
-        return THROTTLED
-    if source.phase is Phase.OPEN:
-        silent = source.stalled and source.in_flight
-        return Verdict.SILENT.value if silent else GOOD
-    return UNUSED if source.verdict is None else source.verdict.value

@@ -9,6 +9,11 @@ from peer.swarm.fetching.events import SourceId, Verdict
 from peer.swarm.fetching.sources import Phase, Source
 from peer.swarm.pieces import Bitfield
 
+GOOD, WAITING, IDLE, UNUSED = "good", "waiting", "idle", "unused"
+PAUSED, THROTTLED = "paused", "throttled"
+VERDICTS = (GOOD, WAITING, IDLE, UNUSED, PAUSED, THROTTLED, *(each.value for each in Verdict))
+"""The verdicts on a source, for lists and metrics: see `Progress.verdict_on`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceProgress:
@@ -76,3 +81,19 @@ class Progress:
     def sources_used(self) -> int:
         """Number of open sources."""
         return sum(1 for s in self.sources if s.phase is Phase.OPEN)
+
+    def verdict_on(self, source: SourceProgress) -> str:
+        """Return one word for the state of a source; reasons that are not its fault come first.
+
+        An open source is good while bytes arrive from it. Else it is waiting if it is to send some,
+        and idle if nothing is requested from it. A closed one has the reason of its last close.
+        """
+        if self.paused:
+            return PAUSED
+        if source.phase is not Phase.OPEN:
+            return UNUSED if source.verdict is None else source.verdict.value
+        if not source.in_flight:
+            return THROTTLED if self.throttled else GOOD if source.rate else IDLE
+        if source.stalled:
+            return Verdict.SILENT.value
+        return GOOD if source.rate else WAITING

@@ -194,6 +194,25 @@ async def test_two_sources_of_one_user_are_told_apart_by_their_devices(stage: St
     ]
 
 
+@pytest.mark.parametrize("pieces", [6])
+async def test_the_verdict_on_a_source_says_whether_it_sends(stage: Stage) -> None:
+    job = await going(stage, 1)
+    assert job.transfer is not None
+
+    def verdicts() -> list[str]:
+        return [row.verdict for row in source_rows(job)]
+
+    job.transfer.sources([listed(BOB)])
+    assert verdicts() == ["opening"]
+    job.transfer.on_opened(BOB, None)
+    assert verdicts() == ["open, waiting"]
+    await give(stage, job, BOB)
+    assert verdicts() == ["open, good"]
+    job.transfer.sources([listed(CAROL)])
+    job.transfer.on_opened(CAROL, b"\0")  # nothing that could be requested
+    assert verdicts()[1] == "open, idle"
+
+
 @pytest.mark.parametrize(
     ("why", "note", "advice"),
     [
