@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 from tests.integration.test_http import Http, UnixConnection
 from tests.integration.test_metrics import scraped, values
+from tests.support.paths import ROOT
 from tests.support.processes import TRACKER, RunningTracker, Swarm, operate, run_program
 from tests.support.promtool import promtool
 from tests.support.waiting import wait_for
@@ -180,3 +183,18 @@ def test_a_taken_address_is_an_error_at_the_start(tmp_path: Path) -> None:
         ran = run_program([TRACKER, "run", *where, "--metrics", address])
     assert (ran.code, ran.out) == (1, ""), str(ran)
     assert f"error: cannot listen at {address} for the metrics: Address already in use" in ran.err
+
+
+def test_caddy_reads_the_example_of_the_page_for_it(tmp_path: Path) -> None:
+    caddy = shutil.which("caddy")
+    if caddy is None:
+        pytest.skip("Caddy is not installed: apt-get install caddy")
+    text = (ROOT / "docs" / "tracker-page.md").read_text()
+    (example,) = re.findall(r"```\n(tracker\.example\.org \{.*?)```", text, re.DOTALL)
+    (tmp_path / "Caddyfile").write_text(example)
+    done = subprocess.run(
+        [caddy, "adapt", "--config", tmp_path / "Caddyfile"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unix//var/lib/mini-torrent-tracker/api.sock" in done.stdout
+    assert "http_basic" in done.stdout
