@@ -121,6 +121,10 @@ class GetLoad(_Command, frozen=True):
     """Return the counts of the tracker's work since it started."""
 
 
+class GetHistory(_Command, frozen=True):
+    """Return the load of the last hour."""
+
+
 class ListLog(_Command, frozen=True):
     """List the latest lines of the log; ``after``: number of the last one that is known."""
 
@@ -143,6 +147,7 @@ Command: TypeAlias = (
     | ListMembers
     | ListSwarms
     | GetLoad
+    | GetHistory
     | ListLog
 )
 
@@ -354,6 +359,31 @@ class LoadIs(_Result, frozen=True):
     sent_bytes_per_s: int
 
 
+class Point(_Row, frozen=True):
+    """Load at a time. Rates are of the seconds before it; None if there was nothing to measure."""
+
+    number: int
+    time_ms: int
+    commands_per_s: float
+    refused_per_s: float
+    p99_s: float | None
+    commit_s: float | None
+    queue: int
+    loop_lag_s: float
+    database_bytes: int
+    devices_online: int
+    received_bytes_per_s: int
+    sent_bytes_per_s: int
+
+
+class HistoryIs(_Result, frozen=True):
+    """``every_s``: time between two points; ``run``: differs after a restart of the tracker."""
+
+    run: str
+    every_s: float
+    points: list[Point]
+
+
 class Log(_Result, frozen=True):
     rows: list[LogRow]
 
@@ -379,6 +409,7 @@ Answer: TypeAlias = (
     | Members
     | Swarms
     | LoadIs
+    | HistoryIs
     | Log
 )
 

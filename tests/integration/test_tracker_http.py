@@ -98,7 +98,20 @@ def test_the_api_does_what_the_commands_do(swarm: Swarm, home: Path) -> None:
     assert http.request("POST", "/backup", {"file": str(backup)})[1]["file"] == str(backup)
     assert http.request("GET", "/load")[1]["backup"] is not None
     assert {row["check"] for row in http.request("GET", "/checks")[1]} >= {"database", "home"}
-    wait_for(lambda: http.request("GET", "/history")[1]["points"], "a point of the load")
+    history = wait_for(
+        lambda: http.request("GET", "/history")[1],
+        "a point of the load",
+        until=lambda found: found["points"],
+    )
+    # A page that is opened later shows what was before its process.
+    again = str(SERVES.findall(swarm.tracker.log.read_text())[-1])
+    os.kill(int(again), signal.SIGTERM)
+    wait_for(
+        lambda: SERVES.findall(swarm.tracker.log.read_text())[-1] != again, "another web process"
+    )
+    later = api(home).request("GET", "/history")[1]
+    assert later["run"] == history["run"]
+    assert later["points"][0] == history["points"][0]
 
 
 def test_h168_metrics_at_the_port_and_nothing_else(swarm: Swarm, home: Path) -> None:

@@ -508,6 +508,7 @@ OPERATOR_ASKS: list[Any] = [
     operator.ListMembers("films"),
     operator.ListSwarms("films", "a film.mkv", 2),
     operator.GetLoad(),
+    operator.GetHistory(),
     operator.ListLog(17),
 ]
 
@@ -575,6 +576,13 @@ OPERATOR_ANSWERS: list[Any] = [
         devices_online=2,
         received_bytes_per_s=1 << 20,
         sent_bytes_per_s=7,
+    ),
+    operator.HistoryIs(
+        run="0badcafe",
+        every_s=5.0,
+        points=[
+            operator.Point(1, 1_700_000_000_000, 2.5, 0.0, 0.01, None, 0, 0.0, 4096, 2, 1 << 20, 7)
+        ],
     ),
     operator.Log([operator.LogRow(17, _TIME, "INFO", "tracker", "serving at tcp://192.0.2.1:1")]),
 ]

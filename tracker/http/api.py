@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as WebRoute
 
 from common import limits
 from common.cli.json_form import plain
-from common.errors import MiniTorrentError, Refused
-from common.host.clock import monotonic, wall_ms
+from common.errors import MiniTorrentError
+from common.host.clock import monotonic
 from common.http import problems
 from common.http.requests import command_or_problem, until_disconnect
 from common.http.routes import PREFIX, Route
@@ -33,7 +34,6 @@ from tracker.admin.doctor import examine
 from tracker.documents import document_of
 from tracker.http import commands as c
 from tracker.http.cached import Cached
-from tracker.http.history import EVERY_S, History
 from tracker.http.openapi import openapi
 from tracker.http.routes import ROUTES, command_of
 from tracker.http.survey import Survey
@@ -47,6 +47,7 @@ SWARMS_S = 3.0
 SURVEY_REST = 5.0  # times the time of a survey: a large tracker has a minute between two
 MEMBERS_S = 3.0
 MONITORED_S = 1.0
+HISTORY_S = 2.0
 HEALTH_S = 2.0  # for an answer of a tracker that works
 
 Row = TypeVar("Row")
@@ -62,19 +63,11 @@ class Api:
         self._client = client
         self._release = release
         self._survey = Survey(client)
-        self._history = History()
         self._cached = Cached(monotonic)
         self._places = asyncio.Semaphore(limits.HTTP_COMMANDS_MAX)
-        self._recording: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to record the load."""
-        self._recording = asyncio.create_task(self._record())
 
     def close(self) -> None:
         """End all work."""
-        if self._recording is not None:
-            self._recording.cancel()
         self._cached.close()
 
     def routes(self) -> list[WebRoute]:
@@ -122,7 +115,9 @@ class Api:
                 found = await self._look(command, messages.Members, MEMBERS_S)
                 return plain(found.rows)
             case c.GetHistory(after):
-                return plain(self._history.after(after))
+                kept = await self._look(messages.GetHistory(), messages.HistoryIs, HISTORY_S)
+                new = [point for point in kept.points if point.number > after]
+                return plain(msgspec.structs.replace(kept, points=new))
             case c.ListUsers(text, online, limit):
                 users = await self._surveyed("users", self._survey.users, LISTS_S)
                 return plain(
@@ -235,16 +230,6 @@ class Api:
         return await self._cached.get(
             "load", lambda: self._client.request(messages.GetLoad(), messages.LoadIs, HEALTH_S)
         )
-
-    async def _record(self) -> None:
-        while True:
-            try:
-                self._history.add(await self._load(), wall_ms())
-            except Refused as error:
-                log.debug("the load is not known: %s", error)
-            except Exception:
-                log.exception("the load could not be recorded")
-            await asyncio.sleep(EVERY_S)
 
 
 def _matching(rows: list[Row], text: str, limit: int, of: Any) -> list[Row]:

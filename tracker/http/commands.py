@@ -148,31 +148,6 @@ class SwarmsAre(msgspec.Struct, frozen=True):
     rows: list[HealthRow]
 
 
-class Point(msgspec.Struct, frozen=True):
-    """Load at a time. Rates are of the seconds before it; None if there was nothing to measure."""
-
-    number: int
-    time_ms: int
-    commands_per_s: float
-    refused_per_s: float
-    p99_s: float | None
-    commit_s: float | None
-    queue: int
-    loop_lag_s: float
-    database_bytes: int
-    devices_online: int
-    received_bytes_per_s: int
-    sent_bytes_per_s: int
-
-
-class HistoryIs(msgspec.Struct, frozen=True):
-    """``every_s``: time between two points; ``run``: differs after a restart of the process."""
-
-    run: str
-    every_s: float
-    points: list[Point]
-
-
 class CheckRow(msgspec.Struct, frozen=True):
     check: str
     health: str

@@ -30,7 +30,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/backup", c.Backup, _o.Changed, "Copy everything to a file of this machine"),
     Route("GET", "/checks", c.Doctor, c.CheckRow, "Checks of the doctor", c.CheckRow),
     Route("GET", "/load", _o.GetLoad, _o.LoadIs, "Counts of the tracker's work"),
-    Route("GET", "/history", c.GetHistory, c.HistoryIs, "Load of the last half hour"),
+    Route("GET", "/history", c.GetHistory, _o.HistoryIs, "Load of the last hour"),
     Route("GET", "/log", _o.ListLog, _o.Log, "Latest lines of the log", _o.LogRow),
     # -- users and devices
     Route("GET", "/users", c.ListUsers, _o.Users, "Accounts", _o.UserRow),

@@ -52,7 +52,6 @@ class HttpService:
 
     def start(self) -> None:
         """Serve the API and the metrics, as far as they are on."""
-        self._api.start()
         monitoring = metrics_routes(self._api.metrics, self._api.unready, self._api.unhealthy)
         sockets = self._sockets
         if sockets.api is not None:

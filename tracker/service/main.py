@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from common.crypto.keys import key_text
@@ -27,6 +28,7 @@ from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.addresses import Addresses, run_options
 from tracker.service.cluster_member import Cluster
+from tracker.service.history import History
 from tracker.service.load import load_of
 from tracker.service.operator_socket import Facts, OperatorSocket, Views
 from tracker.service.recent_log import RecentLog
@@ -90,13 +92,12 @@ async def serve(
         assert server.command_loop is not None
         facts = Facts(found.text, home.path, began_at)
         metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
-        measuring = asyncio.create_task(metrics.lag.measure())
-        views = Views(
-            metrics,
-            lambda: load_of(server, facts, metrics),
-            recent,
-            web.open_page,
-        )
+        load = partial(load_of, server, facts, metrics)
+        history = History()
+        views = Views(metrics, load, history, recent, web.open_page)
+        measuring = [
+            asyncio.create_task(task) for task in (metrics.lag.measure(), history.record(load))
+        ]
         operator = OperatorSocket(facts, server.command_loop, views, stop)
         await web.start()
         process.settle()
@@ -111,7 +112,8 @@ async def serve(
         await stop.wait()
         manager.stopping()
         informing.cancel()
-        measuring.cancel()
+        for task in measuring:
+            task.cancel()
         log.info("ending")
         _end_within(END_S)
     finally:

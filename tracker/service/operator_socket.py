@@ -41,6 +41,7 @@ from tracker.core.share_names import NameId, ShareId
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.batch import Job
 from tracker.service.command_loop import CommandLoop
+from tracker.service.history import History
 from tracker.service.passwords import hash_password
 from tracker.service.recent_log import RecentLog
 
@@ -70,6 +71,7 @@ class Views:
 
     metrics: TrackerMetrics
     load: Callable[[], messages.LoadIs]
+    history: History
     log: RecentLog
     open_page: Callable[[], Awaitable[messages.PageOpened]]
 
@@ -161,6 +163,8 @@ class OperatorSocket:
                 return await self._views.open_page()
             case messages.GetLoad():
                 return self._views.load()
+            case messages.GetHistory():
+                return self._views.history.points()
             case messages.ListLog(after):
                 return self._views.log.after(after)
             case messages.ListDevices(key):

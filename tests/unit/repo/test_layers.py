@@ -22,7 +22,7 @@ PURE_FOLDERS = ("peer/swarm", "tracker/core")
 PURE = [path for folder in PURE_FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LINES_MAX = 400
 # Catalogues of messages and values: long by nature, without logic.
-DATA = {"common/messages/control.py", "common/messages/tracker.py"}
+DATA = {f"common/messages/{name}.py" for name in ("control", "operator", "tracker")}
 ATTRIBUTES_MAX = 20
 
 

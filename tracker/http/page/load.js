@@ -1,4 +1,4 @@
-// Load of the tracker: graphs of the last half hour, and what was refused.
+// Load of the tracker: graphs of the last hour, and what was refused.
 
 import { html, useEffect, useRef, useState } from "/assets/preact.js";
 import uPlot from "/assets/uplot.js";
@@ -8,12 +8,12 @@ import { usePolled } from "/assets/polling.js";
 import { Table } from "/assets/widgets.js";
 
 const EVERY_MS = 2000;
-const POINTS = 900;
+const POINTS = 720;
 
 const ms = (seconds) => (seconds === null || seconds === undefined ? "–" : seconds < 0.01 ? `${(seconds * 1000).toFixed(1)} ms` : `${Math.round(seconds * 1000)} ms`);
 const perSecond = (value) => (value === null || value === undefined ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} /s`);
 
-// The points of the load; only new ones travel. After a restart of the process they begin anew.
+// The points of the load; only new ones travel. After a restart of the tracker they begin anew.
 export function useHistory() {
   const [points, setPoints] = useState([]);
   const known = useRef({ run: "", number: 0 });

@@ -1,25 +1,32 @@
 """History of the load: a point every `EVERY_S`, made from the counts of the tracker.
 
+It begins with the tracker, so that a page that is opened later shows what was before.
+
 Owns: rates and quantiles from the differences of counts. Not here: the counts (see
 tracker.service.load).
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 from collections import deque
+from collections.abc import Callable
 
-from common.messages.operator import LoadIs
-from tracker.http.commands import HistoryIs, Point
+from common.host.clock import wall_ms
+from common.messages.operator import HistoryIs, LoadIs, Point
 
-EVERY_S = 2.0
-POINTS_MAX = 900  # half an hour
-SPAN = 5  # points over which rates are taken: one point alone has few commands
+log = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+POINTS_MAX = 720  # an hour, of 0.5 KiB each
+SPAN = 2  # points over which rates are taken: one point alone has few commands
 QUANTILE = 0.99
 
 
 class History:
-    """Points of one run of the web process."""
+    """Points of one run of the tracker."""
 
     def __init__(self) -> None:
         self._run = secrets.token_hex(4)
@@ -27,10 +34,17 @@ class History:
         self._points: deque[Point] = deque(maxlen=POINTS_MAX)
         self._count = 0
 
+    async def record(self, load: Callable[[], LoadIs]) -> None:
+        """Add a point every `EVERY_S`, until cancelled."""
+        while True:
+            try:
+                self.add(load(), wall_ms())
+            except Exception:
+                log.exception("the load could not be recorded")
+            await asyncio.sleep(EVERY_S)
+
     def add(self, load: LoadIs, time_ms: int) -> None:
         """Add a point."""
-        if self._loads and load.uptime_s <= self._loads[-1].uptime_s:
-            return  # the same look twice
         self._loads.append(load)
         before = self._loads[0]
         if before is load:
@@ -55,10 +69,9 @@ class History:
             )
         )
 
-    def after(self, number: int) -> HistoryIs:
-        """Return the points after ``number``, oldest first."""
-        points = [point for point in self._points if point.number > number]
-        return HistoryIs(self._run, EVERY_S, points)
+    def points(self) -> HistoryIs:
+        """Return all points, oldest first."""
+        return HistoryIs(self._run, EVERY_S, list(self._points))
 
 
 def quantile(

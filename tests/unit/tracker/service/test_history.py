@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from common.messages.operator import LoadIs
-from tracker.http import history
-from tracker.http.history import History, quantile
+from tracker.service import history
+from tracker.service.history import History, quantile
 
 BOUNDS = [0.001, 0.01, 0.1]
 
@@ -58,21 +58,20 @@ def test_a_quantile_is_that_of_the_values_between(
 def test_rates_are_of_the_last_points() -> None:
     kept = History()
     kept.add(load(0.0, 0), 0)
-    assert kept.after(0).points == []
+    assert kept.points().points == []
     kept.add(load(2.0, 10, commits=4, commits_s=0.2, refusals={"busy": 3}), 2_000)
-    kept.add(load(2.0, 10), 2_000)  # the same look
-    [point] = kept.after(0).points
+    [point] = kept.points().points
     assert (point.commands_per_s, point.refused_per_s) == (5.0, 1.5)
     assert point.commit_s == pytest.approx(0.05)
     for at in range(2, 10):
         kept.add(load(2.0 * at, 10, commits=4, commits_s=0.2), 2_000 * at)
-    last = kept.after(0).points[-1]
+    last = kept.points().points[-1]
     assert (last.commands_per_s, last.p99_s, last.commit_s) == (0.0, None, None)
-    assert [point.number for point in kept.after(last.number - 2).points] == [8, 9]
+    assert last.number == 9
 
 
-def test_points_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_are_bounded() -> None:
     kept = History()
     for at in range(history.POINTS_MAX + 5):
         kept.add(load(float(at)), at)
-    assert len(kept.after(0).points) == history.POINTS_MAX
+    assert len(kept.points().points) == history.POINTS_MAX
