@@ -41,7 +41,7 @@ class Http:
         self.connection = connection
         self.headers = headers or {}
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         content = None if body is None else json.dumps(body)
         sent = {**(JSON if method != "GET" else {}), **self.headers, **headers}
         self.connection.request(method, f"/api/v1{path}", content, sent)
@@ -89,24 +89,24 @@ def open_page(person: Person) -> control.PageOpened:
 def test_a_file_is_shared_and_fetched_over_http(swarm: Swarm, anna: Person) -> None:
     bert = with_http(swarm, "bert")
     http, other = api(anna), api(bert)
-    assert http.ask("POST", "/groups", {"group": "films"})[0] == 200
-    assert other.ask("POST", "/groups/films/join")[0] == 200
-    assert [row["user"] for row in http.ask("GET", "/groups/films/requests")[1]] == ["bert"]
-    assert http.ask("POST", "/groups/films/requests/bert/accept")[0] == 200
+    assert http.request("POST", "/groups", {"group": "films"})[0] == 200
+    assert other.request("POST", "/groups/films/join")[0] == 200
+    assert [row["user"] for row in http.request("GET", "/groups/films/requests")[1]] == ["bert"]
+    assert http.request("POST", "/groups/films/requests/bert/accept")[0] == 200
     path = swarm.file(300_000)
-    status, shared = http.ask("POST", "/groups/films/files", {"path": str(path), "name": "a b"})
+    status, shared = http.request("POST", "/groups/films/files", {"path": str(path), "name": "a b"})
     assert (status, shared["size_bytes"]) == (200, 300_000)
 
     def listed() -> bool:
-        return other.ask("GET", "/groups/films/files")[1][0:1] != []
+        return other.request("GET", "/groups/films/files")[1][0:1] != []
 
     wait_for(listed, "the share")
     dest = swarm.folder()
-    status, done = other.ask("POST", "/groups/films/files/a%20b/download", {"dest": str(dest)})
+    status, done = other.request("POST", "/groups/films/files/a%20b/download", {"dest": str(dest)})
     assert (status, done["digest"]) == (200, shared["digest"])
     assert Path(done["path"]).read_bytes() == path.read_bytes()
-    assert other.ask("GET", "/downloads")[1] == bert.json("show-downloads")
-    status, problem = other.ask("POST", "/groups/none/join")
+    assert other.request("GET", "/downloads")[1] == bert.json("show-downloads")
+    status, problem = other.request("POST", "/groups/none/join")
     assert (status, problem["code"]) == (404, "unknown-group")
     assert problem["hint"]
 
@@ -117,7 +117,7 @@ def test_the_socket_is_private_and_replaced_after_a_kill(anna: Person) -> None:
     anna.kill()
     assert path.exists()
     anna.up()
-    assert api(anna).ask("GET", "/status")[1]["user"] == "anna"
+    assert api(anna).request("GET", "/status")[1]["user"] == "anna"
 
 
 def test_events_come_while_they_happen_and_do_not_hold_up_the_end(swarm: Swarm) -> None:
@@ -145,6 +145,8 @@ def test_waits_are_answered_when_the_peer_ends(swarm: Swarm) -> None:
     dest = json.dumps({"dest": f"{swarm.folder()}/"})
     waits = [UnixConnection(emil.home / "api.sock") for _ in range(2)]
     waits[0].request("GET", f"/api/v1/files/{group}/{name}")
+    # A read that comes second would use the download of the other one.
+    wait_for(lambda: len(emil.json("show-downloads")) == 1, "the download of the read")
     waits[1].request("POST", where, dest, JSON)
     wait_for(lambda: len(emil.json("show-downloads")) == 2, "both downloads")
     emil.down()
@@ -157,15 +159,15 @@ def test_a_page_needs_its_secret_once_and_its_own_origin(anna: Person) -> None:
     host = page.url.removeprefix("http://").strip("/")
     own = {"Origin": page.url.strip("/"), "Sec-Fetch-Site": "same-origin"}
     http = Http(HTTPConnection(host, timeout=PATIENCE_S), own)
-    assert http.ask("GET", "/status")[0] == 401
-    status, begun = http.ask("POST", "/session", {"secret": page.secret})
+    assert http.request("GET", "/status")[0] == 401
+    status, begun = http.request("POST", "/session", {"secret": page.secret})
     assert status == 200
-    assert http.ask("POST", "/session", {"secret": page.secret})[0] == 403
+    assert http.request("POST", "/session", {"secret": page.secret})[0] == 403
     bearer = {"Authorization": f"Bearer {begun['token']}"}
-    assert http.ask("GET", "/status", **bearer)[1]["user"] == "anna"
-    assert http.ask("POST", "/groups", {"group": "paged"}, **bearer)[0] == 200
+    assert http.request("GET", "/status", **bearer)[1]["user"] == "anna"
+    assert http.request("POST", "/groups", {"group": "paged"}, **bearer)[0] == 200
     for attack in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
-        assert http.ask("POST", "/groups", {"group": "bad"}, **bearer, **attack)[0] == 403
+        assert http.request("POST", "/groups", {"group": "bad"}, **bearer, **attack)[0] == 403
     for name in ("evil.example", "127.0.0.1:1"):
         http.connection.putrequest("GET", "/api/v1/status", skip_host=True)
         http.connection.putheader("Host", name)
