@@ -279,18 +279,30 @@ def rotate_key(home: Path, now: bool) -> None:
     """Make a fresh key for signing tickets.
 
     The tracker must not run. Tickets of the old key stay valid until the next rotation, so that no
-    user is interrupted.
+    user is interrupted. While other trackers serve the same database, the first call makes a key
+    for all of them to know, by export-keys and join. The second call signs with it.
 
     Example: mini-torrent-tracker rotate-key
     """
-    from common.crypto.signing_keys import rotate_signing_key
+    from tracker.admin.database_choice import chosen
+    from tracker.admin.rotation import rotate
 
     opened = Home(home)
     try:
-        count = len(rotate_signing_key(opened.path / SIGNING_KEY, keep=0 if now else 1))
+        url = chosen(opened.path, None)
+        count = rotate(opened.path / SIGNING_KEY, url, at_once=now)
     finally:
         opened.release()
-    show({"keys": count}, f"tickets are signed with a fresh key; {count} keys are valid")
+    text = f"tickets are signed with a fresh key; {count} keys are valid"
+    if count is None:
+        lines = (
+            "a key is prepared, and signs nothing yet",
+            tracker_hint("start this tracker again", "start"),
+            tracker_hint("bring the key to all others, for join there", "export-keys", "FILE"),
+            tracker_hint("then sign with it, at each tracker in turn", "rotate-key"),
+        )
+        text = "\n".join(lines)
+    show({"keys": count, "prepared": count is None}, text)
 
 
 @tracker.command()

@@ -119,7 +119,7 @@ def status(home: Path) -> None:
     from tracker.operator_client import request
 
     found = request(_absolute(home), messages.Status(messages.FORM), messages.StatusIs)
-    lines = (
+    lines = [
         f"running: PID {found.pid}, version {found.version}, for {time_text(found.uptime_s)}",
         f"link: {found.link}",
         f"home: {found.home}",
@@ -128,7 +128,10 @@ def status(home: Path) -> None:
         f"groups: {number_text(found.groups)}, shares: {number_text(found.shares)}",
         f"log head: {number_text(found.log_head)}, database: {size_text(found.database_bytes)}",
         f"registration: {found.registration.value}",
-    )
+    ]
+    if found.trackers > 1:
+        text = f"trackers: {found.trackers} on this database; the counts are of all of them"
+        lines.insert(3, text)
     show(plain(found), "\n".join(lines))
 
 

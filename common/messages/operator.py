@@ -186,7 +186,8 @@ class GroupRow(_Row, frozen=True):
 class DeviceRow(_Row, frozen=True):
     """A device that is logged in. ``key``: hexadecimal; ``seen``: None while it is online.
 
-    ``fetching``, ``holding``: its contents; both rates as the device announced them.
+    ``fetching``, ``holding``: its contents; both rates as the device announced them, 0 if that was
+    at another tracker.
     """
 
     key: str
@@ -258,7 +259,10 @@ class LogRow(_Row, frozen=True):
 
 
 class StatusIs(_Result, frozen=True):
-    """``log_head``: entries in the logs of all groups since they began."""
+    """``log_head``: entries in the logs of all groups since they began.
+
+    ``trackers``: that share the database; the counts are of all of them.
+    """
 
     running: bool
     link: str
@@ -275,6 +279,7 @@ class StatusIs(_Result, frozen=True):
     log_head: int
     database_bytes: int
     registration: Registration
+    trackers: int = 1
 
 
 class Users(_Result, frozen=True):
@@ -335,7 +340,8 @@ class LoadIs(_Result, frozen=True):
 
     ``commands``: by outcome. ``durations``: commands without logins that took up to each of
     ``bounds_s``, and at last all. ``refusals``: by reason, also of messages and connections.
-    Both rates: sums of all devices, as they announced them.
+    Both rates: sums of all devices, as they announced them. Several trackers: ``devices_online``
+    and both rates are of all of them, the rest is of this one.
     """
 
     uptime_s: float

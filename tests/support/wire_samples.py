@@ -531,6 +531,7 @@ OPERATOR_ANSWERS: list[Any] = [
         log_head=9,
         database_bytes=4096,
         registration=operator.Registration.OPEN,
+        trackers=2,
     ),
     operator.Users([operator.UserRow("bob", True, _TIME, _TIME, 2, 1, 3, 1, 4)], True),
     operator.Groups([operator.GroupRow("films", "alice", _TIME, 2, 1, 1, 4, 1_048_577, 9)], True),

@@ -86,6 +86,8 @@ def open_store(
     """Open the database of a tracker, unless it is ``stopped``. Raise `MiniTorrentError`."""
     if url is None:
         return SqliteStore(home.database)
+    from tracker.admin import rotation  # PyNaCl is slow to load
+
     if home.database.exists():
         raise other_database(home.path)
     store = open_shared(url, WAIT_S, stopped)
@@ -95,6 +97,7 @@ def open_store(
                 f"the database {pg.shown(url)} belongs to trackers with other keys",
                 tracker_hint("take their keys, from export-keys at one of them", "join", "FILE"),
             )
+        rotation.check(rotation.keys_of_serving(url), secrets.signing)
         remember(home.path, url)
     except BaseException:
         store.close()

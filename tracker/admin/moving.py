@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from common.crypto import keys
+from common.crypto.signing_keys import NEXT_KEY
 from common.errors import ConfigError, MiniTorrentError, StorageError
 from common.hints import tracker_hint
 from common.host.atomic_files import atomic_write
@@ -83,10 +84,12 @@ def export_keys(home: Path, target: Path, *, replace: bool = False) -> None:
     if target.exists() and not replace:
         raise ConfigError(f"{target} already exists", "choose another name, or use --replace")
     files = {}
-    for name in KEY_FILES:
+    for name in (*KEY_FILES, NEXT_KEY):
         try:
             files[name] = base64.b64encode((home / name).read_bytes()).decode()
         except FileNotFoundError:
+            if name == NEXT_KEY:
+                continue
             raise ConfigError(
                 f"there is no tracker in {home} yet", tracker_hint("start it", "run")
             ) from None
@@ -103,7 +106,7 @@ def join(home: Home, source: Path) -> None:
     contents = _read_keys(source)
     different = [
         name
-        for name in KEY_FILES
+        for name in (CURVE_KEY, INBOX_SECRET)
         if (home.path / name).exists() and (home.path / name).read_bytes() != contents[name]
     ]
     if different and (home.database.exists() or chosen(home.path, None) is not None):
@@ -112,8 +115,11 @@ def join(home: Home, source: Path) -> None:
             tracker_hint("join with another home", "join", str(source), options=("--home", "DIR")),
         )
     # Only a tracker that never had a database loses its keys here: no peer knows them.
-    for name in (INBOX_SECRET, SIGNING_KEY, CURVE_KEY):
-        atomic_write(home.path / name, contents[name])
+    # In the home of a tracker of this cluster only those for signing change (see rotate-key).
+    (home.path / NEXT_KEY).unlink(missing_ok=True)
+    for name in (INBOX_SECRET, SIGNING_KEY, NEXT_KEY, CURVE_KEY):
+        if name in contents:
+            atomic_write(home.path / name, contents[name])
 
 
 def _read_keys(source: Path) -> dict[str, bytes]:
@@ -124,7 +130,8 @@ def _read_keys(source: Path) -> dict[str, bytes]:
     try:
         with source.open("rb") as file:
             found = msgspec.json.decode(file.read(KEY_FILE_BYTES_MAX), type=_Keys)
-        contents = {name: base64.b64decode(found.files[name], validate=True) for name in KEY_FILES}
+        names = (*KEY_FILES, *({NEXT_KEY} & found.files.keys()))
+        contents = {name: base64.b64decode(found.files[name], validate=True) for name in names}
     except OSError as error:
         raise ConfigError(f"cannot read {source}: {error.strerror}") from error
     except (msgspec.MsgspecError, KeyError, ValueError, binascii.Error):

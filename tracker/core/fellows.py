@@ -27,6 +27,8 @@ class Fellows:
         """Endpoints of all trackers, this one first; empty if it is alone."""
         self.cut_off = False
         """Whether this tracker has lost the database."""
+        self.rates = (0, 0)
+        """Sums of the rates of all devices at the others: received and sent."""
         self._quota = 0
         self._spreading = False
         self._sent: deque[float] = deque()

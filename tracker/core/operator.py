@@ -339,4 +339,5 @@ def _status(context: Context) -> StatusIs:
         log_head=sum(group.seq for group in state.groups.values()),
         database_bytes=0,
         registration=state.registration,
+        trackers=max(1, len(context.fellows.endpoints)),
     )

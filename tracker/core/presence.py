@@ -90,6 +90,18 @@ class SwarmChange:
 _EMPTY = Swarm()
 
 
+def rates_of(leases: Iterable[Lease]) -> tuple[int, int]:
+    """Return the sums of the rates that devices announced, received and sent.
+
+    Limits: devices may announce anything, and no message takes a sum beyond 64 bits.
+    """
+    received = sent = 0
+    for lease in leases:
+        received += lease.rates[0]
+        sent += lease.rates[1]
+    return min(received, limits.COUNT_MAX), min(sent, limits.COUNT_MAX)
+
+
 class Presence:
     """Leases by device and swarms by key."""
 

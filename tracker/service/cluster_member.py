@@ -24,7 +24,7 @@ import msgspec
 
 from common.host.clock import TrackerTime, monotonic, wall_ms
 from common.host.release import RELEASE
-from tracker.core.presence import SwarmChange
+from tracker.core.presence import SwarmChange, rates_of
 from tracker.core.shared_presence import SharedPresence
 from tracker.core.throttle import Attempt
 from tracker.service.command_loop import CommandLoop
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 GATHER_S = 0.05  # changes of presence are gathered in that time, and written together
 _attempts = msgspec.msgpack.Decoder(Attempt)
+LATE_S = 1.0  # a turn of the event loop takes milliseconds
 STOP_S = 2.0  # to delete the rows of this tracker at its end
 ID_BYTES = 16
 
@@ -54,9 +55,11 @@ class Cluster:
     """Meeting point of a tracker with the others on its database.
 
     ``own``: 16 bytes, new at each start. Why: a home may be copied to make another tracker.
+    ``keys``: marks of its signing keys.
     """
 
     own: bytes
+    keys: bytes
     tables: Tables
     on_trackers: Callable[[tuple[str, ...]], None]
     """Called with the endpoints of all trackers, this one's first, when they change."""
@@ -83,7 +86,9 @@ class ClusterMember:
         self._shared = SharedPresence(self._context.presence, cluster.own)
         self._on_trackers = cluster.on_trackers
         endpoint = self._context.identity.endpoint
-        self._own = TrackerRow(cluster.own, os.urandom(ID_BYTES), endpoint, RELEASE, FORMAT, 0, 0)
+        self._own = TrackerRow(
+            cluster.own, os.urandom(ID_BYTES), endpoint, RELEASE, FORMAT, 0, 0, keys=cluster.keys
+        )
         self._time = TrackerTime()
         self._latest_ms = 0
         self._heard_at = self._interrupted_at = monotonic()
@@ -135,7 +140,11 @@ class ClusterMember:
 
     async def _keep(self) -> None:
         while True:
+            slept_at = monotonic()
             await asyncio.sleep(GATHER_S)
+            if (late_s := monotonic() - slept_at) > LATE_S:
+                # This process stood still: that is no silence of the database.
+                self._heard_at += late_s
             if self._shared.has_news:
                 rows = self._shared.changed_rows(self._context.state.position)
                 if rows:
@@ -210,9 +219,11 @@ class ClusterMember:
             self._commands.between_batches(lambda: self._end_trackers(present))
         fellows = self._context.fellows
         serving = [row for row in others if row.silent_ms < DEAD_S * 1000]
-        online = sum(not lease.at for lease in self._context.presence.leases.values())
-        self._own = replace(self._own, online=online)
+        own_leases = [lease for lease in self._context.presence.leases.values() if not lease.at]
+        online, (received, sent) = len(own_leases), rates_of(own_leases)
+        self._own = replace(self._own, online=online, received=received, sent=sent)
         fellows.count(online, [row.online for row in serving], monotonic())
+        fellows.rates = (sum(row.received for row in serving), sum(row.sent for row in serving))
         own = self._own.endpoint
         endpoints = tuple(dict.fromkeys([own, *(row.endpoint for row in serving)]))
         if len(endpoints) < 2:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from common import limits
 from common.host.clock import monotonic
 from common.messages.operator import LoadIs
 from common.units import rfc3339
-from tracker.core.presence import Lease
+from tracker.core.presence import rates_of
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.meter import DURATIONS_S, OUTCOMES, READ, WRITE
 from tracker.service.operator_socket import Facts
@@ -25,7 +23,8 @@ def load_of(server: Server, facts: Facts, metrics: TrackerMetrics) -> LoadIs:
         commands[outcome] += count
     reads, writes = (meter.durations[kind].cumulated() for kind in (READ, WRITE))
     leases = loop.context.presence.leases
-    received, sent = rates_of(leases.values())
+    elsewhere = loop.context.fellows.rates
+    received, sent = map(sum, zip(rates_of(leases.values()), elsewhere, strict=True))
     backed_up_at = metrics.backed_up_at()
     return LoadIs(
         uptime_s=round(monotonic() - facts.began_at, 3),
@@ -45,18 +44,6 @@ def load_of(server: Server, facts: Facts, metrics: TrackerMetrics) -> LoadIs:
         tickets=server.tickets_signed,
         refusals=dict(server.turned_away()),
         devices_online=len(leases),
-        received_bytes_per_s=received,
-        sent_bytes_per_s=sent,
+        received_bytes_per_s=min(received, limits.COUNT_MAX),
+        sent_bytes_per_s=min(sent, limits.COUNT_MAX),
     )
-
-
-def rates_of(leases: Iterable[Lease]) -> tuple[int, int]:
-    """Return the sums of the rates that devices announced, received and sent.
-
-    Limits: devices may announce anything, and no message takes a sum beyond 64 bits.
-    """
-    received = sent = 0
-    for lease in leases:
-        received += lease.rates[0]
-        sent += lease.rates[1]
-    return min(received, limits.COUNT_MAX), min(sent, limits.COUNT_MAX)

@@ -24,7 +24,7 @@ from common.host.service_manager import ServiceManager
 from common.link import InfoEntry, Link, add_key
 from common.names import printable
 from tracker.admin.database_choice import chosen, open_store
-from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
+from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home, Secrets
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.addresses import Addresses, run_options
 from tracker.service.cluster_member import Cluster
@@ -74,7 +74,8 @@ async def serve(
         text = Link(endpoints, secrets.pair.public).text
         (home.path / LAST_LINK).write_text(f"{text}\n", encoding="utf-8")
 
-    server = Server(secrets, store, addresses, _cluster_of(store, keep_link))
+    cluster = _cluster_of(store, secrets, keep_link)
+    server = Server(secrets, store, addresses, cluster)
     operator: OperatorSocket | None = None
     web = WebProcess(home.path, web_settings)
     recent, began_at = RecentLog(), monotonic()
@@ -126,16 +127,19 @@ async def serve(
         logging.getLogger().removeHandler(recent)
 
 
-def _cluster_of(store: Store, on_trackers: Callable[[tuple[str, ...]], None]) -> Cluster | None:
+def _cluster_of(
+    store: Store, secrets: Secrets, on_trackers: Callable[[tuple[str, ...]], None]
+) -> Cluster | None:
     """Return where this tracker meets others, if its database is for several."""
     if not store.shared:
         return None
     # Imported here: a tracker alone needs no driver of PostgreSQL.
+    from common.crypto.signing_keys import marks
     from tracker.store.cluster_tables import ClusterTables
     from tracker.store.postgres_store import PostgresStore
 
     assert isinstance(store, PostgresStore)
-    return Cluster(store.own, ClusterTables(store.url), on_trackers)
+    return Cluster(store.own, marks(secrets.signing), ClusterTables(store.url), on_trackers)
 
 
 def _end_within(seconds: float) -> None:

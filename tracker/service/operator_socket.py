@@ -27,6 +27,7 @@ from common.host.clock import monotonic
 from common.host.control_socket import control_endpoint
 from common.host.release import RELEASE
 from common.ids import DeviceKey, GroupId
+from common.link import Link, parse_link
 from common.messages import operator as messages
 from common.messages.base import Refusal
 from common.messages.refusals import Code
@@ -222,10 +223,12 @@ class OperatorSocket:
 
     def _completed(self, counts: messages.Answer) -> messages.StatusIs:
         assert isinstance(counts, messages.StatusIs)
-        facts = self._facts
+        facts, link = self._facts, self._facts.link
+        if endpoints := self._loop.context.fellows.endpoints:
+            link = Link(endpoints, parse_link(link).first.key).text
         return msgspec.structs.replace(
             counts,
-            link=facts.link,
+            link=link,
             pid=os.getpid(),
             version=RELEASE,
             home=str(facts.home),

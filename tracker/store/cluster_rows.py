@@ -15,7 +15,9 @@ class TrackerRow:
     """A tracker on this database. ``generation``: that of its rows of presence.
 
     ``format``: of the journal that it reads. ``position``: the last commit that it has applied.
-    ``online``: devices with a lease there. ``silent_ms``: since its last sign of life.
+    ``online``: devices with a lease there; ``received``, ``sent``: sums of their rates. ``keys``:
+    marks of the keys that its devices accept tickets of, that of its own tickets first
+    (`common.crypto.signing_keys.marks`). ``silent_ms``: since its last sign of life.
     """
 
     tracker: bytes
@@ -25,6 +27,9 @@ class TrackerRow:
     format: int
     position: int
     online: int
+    received: int = 0
+    sent: int = 0
+    keys: bytes = b""
     silent_ms: int = 0
 
 

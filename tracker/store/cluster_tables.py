@@ -32,6 +32,7 @@ from tracker.store.postgres_connections import connect, cut
 CHANNEL = "mini_torrent"
 TEXT_MAX = 7_999  # characters of a notification
 APPLICATION = "mini-torrent-follower"
+DEAD_MS = 10_000  # a tracker that is silent for longer serves no longer
 ANSWER_MS = 5_000  # for any statement here: they take milliseconds
 
 _NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -139,6 +140,9 @@ class ClusterTables:
             own.format,
             own.position,
             own.online,
+            own.received,
+            own.sent,
+            own.keys,
         )
         with _translated():
             row = (
@@ -146,12 +150,14 @@ class ClusterTables:
                 .execute(
                     f"""
                     INSERT INTO trackers
-                      (tracker, started, endpoint, release, format, position, connections, seen_ms)
-                    VALUES (%s, %s, %s, %s, %s, %s, %s, {_NOW_MS})
+                      (tracker, started, endpoint, release, format, position, connections,
+                       received, sent, keys, seen_ms)
+                    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {_NOW_MS})
                     ON CONFLICT (tracker) DO UPDATE SET
                       endpoint = excluded.endpoint, release = excluded.release,
                       format = excluded.format, position = excluded.position,
-                      connections = excluded.connections, seen_ms = excluded.seen_ms
+                      connections = excluded.connections, received = excluded.received,
+                      sent = excluded.sent, keys = excluded.keys, seen_ms = excluded.seen_ms
                     RETURNING {_NOW_MS}, xmax = 0
                     """,
                     values,
@@ -167,11 +173,15 @@ class ClusterTables:
             rows = self._connected().execute(
                 f"""
                 SELECT tracker, started, endpoint, release, format, position, connections,
-                       greatest(0, {_NOW_MS} - seen_ms)
+                       received, sent, keys, greatest(0, {_NOW_MS} - seen_ms)
                 FROM trackers ORDER BY tracker
                 """
             )
             return [TrackerRow(*row) for row in rows]
+
+    def keys_of_serving(self) -> list[bytes]:
+        """Return the ``keys`` of all trackers that serve now."""
+        return [row.keys for row in self.trackers() if row.silent_ms < DEAD_MS]
 
     def size_bytes(self) -> int:
         """Return the size of the whole database."""

@@ -261,6 +261,9 @@ trackers = Table(
     Column("seen_ms", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("connections", Integer, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    Column("sent", BigInteger, nullable=False),
+    Column("keys", LargeBinary, nullable=False),
 )
 
 # Devices online at each tracker, and tombstones of those that left. ``version``: counted by the

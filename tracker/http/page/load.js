@@ -91,7 +91,7 @@ const QUEUE = [{ title: "waiting commands", colour: "--down", of: (point) => poi
 const DEVICES = [{ title: "devices online", colour: "--up", of: (point) => point.devices_online, text: (value) => `${Math.round(value * 10) / 10}` }];
 const DATABASE = [{ title: "database", bytes: true, colour: "--down", of: (point) => point.database_bytes, text: (value) => size(value) }];
 
-export function Load() {
+export function Load({ status }) {
   const points = useHistory();
   const [load, trouble] = usePolled(() => get("/load"), [], EVERY_MS);
   if (load === null) return html`<h1>Load</h1><p class="panel soft">${trouble || "Looking…"}</p>`;
@@ -104,6 +104,7 @@ export function Load() {
   const refusals = Object.entries(load.refusals).sort((one, other) => other[1] - one[1]);
   const logins = Object.entries(load.logins);
   return html`<h1>Load</h1>${trouble && html`<p class="panel bad">${trouble}</p>`}
+    ${status.trackers > 1 && html`<p class="soft">One of ${status.trackers} trackers: devices and traffic are those of all, the rest is of this one.</p>`}
     <div class="tiles facts">${facts.map(([name, value]) => html`<div class="tile"><span class="soft small">${name}</span><b>${value}</b></div>`)}</div>
     <div class="graphs"><${Graph} title="Commands a second" points=${points} series=${COMMANDS} /><${Graph} title="Times" points=${points} series=${TIMES} />
       <${Graph} title="Traffic, as the devices tell it" points=${points} series=${TRAFFIC} /><${Graph} title="Queue" points=${points} series=${QUEUE} />

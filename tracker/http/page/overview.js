@@ -39,7 +39,7 @@ function Tracker({ status, load, attempt, tell }) {
     return found;
   }, `the backup is written: ${file}. It holds all secrets: keep it safe.`);
   const rows = [["Link", html`<span class="mono">${status.link}</span>`], ["Home", html`<span class="mono">${status.home}</span>`],
-    ["Process", `${status.pid}, running for ${duration(status.uptime_s)}`], ["Database", size(status.database_bytes)],
+    ["Process", `${status.pid}, running for ${duration(status.uptime_s)}`], ["Database", `${size(status.database_bytes)}${status.trackers > 1 ? `, shared by ${status.trackers} trackers` : ""}`],
     ["Last backup", load && load.backup ? clock(load.backup) : "none"], ["Entries in all logs", status.log_head.toLocaleString()]];
   return html`<div class="halves"><section class="panel"><h2>Tracker</h2><${Table} caption="The tracker" columns=${[["What"], ["Value"]]} rows=${rows.map(([name, value]) => ({ key: name, cells: [name, value] }))} />
       <p><${Ask} label="Stop the tracker" title="Stop the tracker" done="Stop" run=${() => post("/stop")} tell=${tell} said="the tracker stops"

@@ -71,5 +71,5 @@ export function Devices({ status }) {
         html`<span class="mono">${row.address || "–"}</span>`, rate(row.received_bytes_per_s), rate(row.sent_bytes_per_s), row.fetching, row.holding,
         row.online ? html`<span class="chip complete">online</span>` : clock(row.seen)] }))} />`}
     ${rows && rows.length > SHOWN && html`<p class="soft">The busiest ${SHOWN} are shown; type a part of a name to see others.</p>`}
-    <p class="soft small">Rates are those that the devices tell, every ten seconds.</p></section>`;
+    <p class="soft small">Rates are those that the devices tell, every ten seconds${status.trackers > 1 ? "; those of devices at other trackers are not known here" : ""}.</p></section>`;
 }

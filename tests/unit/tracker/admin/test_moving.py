@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from common.crypto.signing_keys import NEXT_KEY, marks
 from common.errors import ConfigError, MiniTorrentError
 from common.ids import GroupId
 from tests.support.postgres import shared_server
@@ -16,9 +18,12 @@ from tests.support.tracker_harness import TrackerHarness
 from tracker.admin import moving
 from tracker.admin.backup import back_up, restore
 from tracker.admin.database_choice import REMEMBERED, chosen, open_shared, open_store, remember
-from tracker.admin.home import KEY_FILES, Home
+from tracker.admin.home import KEY_FILES, SIGNING_KEY, Home
+from tracker.admin.rotation import rotate
 from tracker.core.state import State
 from tracker.store import tables
+from tracker.store.cluster_rows import TrackerRow
+from tracker.store.cluster_tables import ClusterTables
 from tracker.store.sqlite_store import SqliteStore
 
 Opened = Callable[[str], Home]
@@ -130,6 +135,66 @@ def test_join_keeps_the_keys_of_a_tracker_with_a_database(home_at: Opened, tmp_p
     with pytest.raises(ConfigError, match="other keys"):
         moving.join(second, file)
     assert second.secrets().pair == before
+
+
+def test_f172_the_key_for_tickets_is_rotated_while_other_trackers_serve(
+    home_at: Opened, tmp_path: Path
+) -> None:
+    """At no step is there a tracker that signs with a key that another one does not know."""
+    url = shared_server().database()
+    open_shared(url).close()
+    one, two, old, new = home_at("one"), home_at("two"), tmp_path / "old", tmp_path / "new"
+    moving.export_keys(one.path, old)
+    moving.join(two, old)
+    for home in (one, two):
+        remember(home.path, url)
+
+    def step(home: Home, *, at_once: bool = False) -> int | None:
+        return rotate(home.path / SIGNING_KEY, url, at_once=at_once)
+
+    former = one.secrets().signing
+    with serving(url, two):
+        for _ in range(2):  # also if the first call was interrupted
+            assert (one.path / NEXT_KEY).exists() or step(one) is None
+            assert one.secrets().signing[:-1] == former
+            with pytest.raises(ConfigError, match="cannot check tickets"):
+                step(one)
+        with pytest.raises(ConfigError, match="1 other tracker would go on"):
+            step(one, at_once=True)
+    moving.export_keys(one.path, new)
+    with serving(url, one):
+        moving.join(two, new)
+        open_store(two, url, two.secrets(), lambda: False).close()
+    with serving(url, two):
+        assert step(one) == 2
+        open_store(one, url, one.secrets(), lambda: False).close()
+    with serving(url, one):
+        assert step(two) == 2
+    assert one.secrets().signing == two.secrets().signing != former
+    assert one.secrets().signing[1:] == former
+    with serving(url, one):
+        moving.join(two, old)
+        with pytest.raises(ConfigError, match="does not have"):
+            open_store(two, url, two.secrets(), lambda: False)
+        with pytest.raises(ConfigError, match="does not have"):
+            step(two)
+    assert step(one, at_once=True) == 1
+    with serving(url, two), pytest.raises(ConfigError, match="does not have"):
+        open_store(one, url, one.secrets(), lambda: False)
+
+
+@contextmanager
+def serving(url: str, home: Home) -> Iterator[None]:
+    """A tracker with the keys of ``home`` serves the database."""
+    tables = ClusterTables(url)
+    tables.connect()
+    keys = marks(home.secrets().signing)
+    tables.beat(TrackerRow(b"t" * 16, b"", "tcp://192.0.2.1:5000", "1", 1, 0, 0, keys=keys))
+    try:
+        yield
+    finally:
+        tables.forget([b"t" * 16])
+        tables.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\x00", b"x" * 100_000])

@@ -6,8 +6,7 @@ import msgspec
 
 from common import limits
 from common.ids import UserId
-from tracker.core.presence import Lease
-from tracker.service.load import rates_of
+from tracker.core.presence import Lease, rates_of
 
 
 def leases(count: int, rates: tuple[int, int]) -> list[Lease]:

@@ -44,6 +44,9 @@ def upgrade() -> None:
         Column("seen_ms", BigInteger, nullable=False),
         Column("position", BigInteger, nullable=False),
         Column("connections", Integer, nullable=False),
+        Column("received", BigInteger, nullable=False),
+        Column("sent", BigInteger, nullable=False),
+        Column("keys", LargeBinary, nullable=False),
     )
     op.create_table(
         "presence",
