@@ -24,7 +24,7 @@ from peer.native.library import Event, Library, address_of, mover
 
 log = logging.getLogger(__name__)
 
-PAUSE_MS = 5  # between two wake-ups of the loop, while messages arrive
+PAUSE_MS = 2  # between two wake-ups of the loop, while messages arrive
 STUCK_MS = 500  # in one write: other sources then use Python
 END_MS = 2_000  # for the end of the thread
 _BATCH = 256  # events taken at once

@@ -18,7 +18,7 @@ from peer.swarm.rates import Throughput
 from peer.swarm.serving.events import RequesterId
 
 _UNACKED_MIN = 1 * MIB
-_UNACKED_MAX = 8 * MIB
+_UNACKED_MAX = 16 * MIB
 _UNACKED_FAR_MAX = ON_ITS_WAY_MAX
 _UNACKED_S = 0.1
 """A requester may have unacknowledged the bytes that it takes in this time, or in twice its minimum

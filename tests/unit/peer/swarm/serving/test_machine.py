@@ -276,7 +276,7 @@ def test_bytes_in_flight_are_bounded_for_a_user_not_for_a_connection() -> None:
     for _ in range(300):
         rig.now += PIECE / 1e9
         rig.receive(rig.in_flight[0])
-    assert len(rig.in_flight) * PIECE == 8 * MIB
+    assert len(rig.in_flight) * PIECE == 16 * MIB
 
 
 def test_users_that_do_not_acknowledge_leave_others_a_budget() -> None:
@@ -361,7 +361,7 @@ def test_a_fast_requester_may_have_more_in_flight() -> None:
     for _ in range(200):
         rig.now += PIECE / 1e9
         in_flight += len(rig.receive("a")) - 1
-    assert in_flight * PIECE == 8 * MIB
+    assert in_flight * PIECE == 16 * MIB
 
 
 def test_a_false_acknowledgement_gains_nothing() -> None:
