@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.tracker.contents import GROUP, Plan, fill
+from benchmarks.tracker.offers import durable_offers
 from benchmarks.tracker.peers import held_through_a_restart
 from benchmarks.tracker.process import TrackerProcess
 from benchmarks.tracker.questions import Asker
 from common.messages import tracker
+from tracker.store.sqlite_store import SqliteStore
 
 MIB = 1 << 20
 Row = tuple[str, str]
@@ -33,7 +35,7 @@ COMMANDS = {
 def questions(folder: Path) -> Iterator[Row]:
     """The cost of questions, of one device with many on their way."""
     home = _home(folder, "q")
-    pair = fill(home / "tracker.db", Plan(offers=4))
+    (pair,) = fill(SqliteStore(home / "tracker.db"), Plan(offers=4))
     process, context = TrackerProcess(home, tcp=True), zmq.Context()
     asker = Asker(context, process, pair)
     try:
@@ -57,7 +59,7 @@ def start(folder: Path, scale: float) -> Iterator[Row]:
         entries=10,
     )
     home = _home(folder, "s")
-    fill(home / "tracker.db", plan)
+    fill(SqliteStore(home / "tracker.db"), plan)
     process = TrackerProcess(home)
     found = f"{process.start_s:.1f} s, {process.cpu_s:.1f} CPU-s, {process.memory / MIB:.0f} MiB"
     process.end()
@@ -72,11 +74,12 @@ def _home(folder: Path, name: str) -> Path:
 
 
 @click.command()
-@click.argument("rows", nargs=-1, type=click.Choice(["questions", "start", "peers"]))
+@click.argument("rows", nargs=-1, type=click.Choice(["questions", "offers", "start", "peers"]))
 @click.option("--peers", default=9_800, show_default=True, help="Logged-in peers of that row.")
 @click.option("--scale", default=1.0, show_default=True, help="Size of the database of `start`.")
-def main(rows: tuple[str, ...], peers: int, scale: float) -> None:
-    """Load one tracker on this machine, by clients on the same cores.
+@click.option("--on-way", default=64, show_default=True, help="Commands of `offers` at a tracker.")
+def main(rows: tuple[str, ...], peers: int, scale: float, on_way: int) -> None:
+    """Load trackers on this machine, by clients on the same cores.
 
     CPU per operation counts more than seconds, since clients take their part of the cores.
     """
@@ -87,13 +90,14 @@ def main(rows: tuple[str, ...], peers: int, scale: float) -> None:
         table.add_column(heading)
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="mt") as text:
         folder = Path(text)
-        for name in rows or ("questions", "start", "peers"):
-            found = {
-                "questions": lambda: questions(folder),
-                "start": lambda: start(folder, scale),
-                "peers": lambda: held_through_a_restart(_home(folder, "p"), peers),
-            }[name]()
-            for row in found:
+        every: dict[str, Callable[[], Iterator[Row]]] = {
+            "questions": lambda: questions(folder),
+            "offers": lambda: durable_offers(on_way),
+            "start": lambda: start(folder, scale),
+            "peers": lambda: held_through_a_restart(_home(folder, "p"), peers),
+        }
+        for name in rows or every:
+            for row in every[name]():
                 table.add_row(*row)
                 click.echo(": ".join(row), err=True)
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())

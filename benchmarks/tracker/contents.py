@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from common.crypto.keys import KeyPair, new_pair
 from common.ids import ContentId, DeviceKey, GroupId, UserId
@@ -19,7 +18,7 @@ from tracker.core.changes.groups import GroupCreated, Logged, MemberJoined
 from tracker.core.changes.shares import ManifestStored, OfferAdded, ShareAdded, VersionAdded
 from tracker.core.records import ManifestSummary
 from tracker.core.share_names import NameId, ShareId
-from tracker.store.sqlite_store import SqliteStore
+from tracker.store.table_store import TableStore
 
 _BATCH = 20_000  # changes in one transaction
 GROUP = GroupId("lab")
@@ -27,32 +26,45 @@ GROUP = GroupId("lab")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Numbers of what is in the database. Each share has ``offers`` offers of the group's users."""
+    """Numbers of what is in the database. Each share has ``offers`` offers of the group's users.
+
+    ``pairs``: that many devices, the first of them, have keys.
+    """
 
     accounts: int = 10
     groups: int = 1
     shares: int = 1_000
     offers: int = 4
     entries: int = 1_000
+    pairs: int = 1
 
 
-def fill(path: Path, plan: Plan) -> KeyPair:
-    """Fill the database ``path``; return the keys of a device of the first group's first member."""
-    pair = new_pair()
-    store = SqliteStore(path)
+def fill(store: TableStore, plan: Plan) -> list[KeyPair]:
+    """Fill the database of ``store``, and close it. Return the keys of the first devices."""
+    pairs = [new_pair() for _ in range(plan.pairs)]
     batch: list[Change] = []
-    for change in _changes(plan, pair.public):
+    for change in _changes(plan, [pair.public for pair in pairs]):
         batch.append(change)
         if len(batch) == _BATCH:
             store.commit(batch)
             batch.clear()
     store.commit(batch)
     store.close()
-    return pair
+    return pairs
 
 
-def _changes(plan: Plan, first: DeviceKey) -> Iterator[Change]:
-    devices = [first, *(DeviceKey(_digest(f"d{n}")) for n in range(1, plan.accounts))]
+def group_of(number: int) -> GroupId:
+    """Return the name of a group."""
+    return GroupId(f"{GROUP}{number or ''}")
+
+
+def content_of(group: GroupId, share: int) -> ContentId:
+    """Return the id of the manifest of a share."""
+    return ContentId(_digest(f"{group} {share}"))
+
+
+def _changes(plan: Plan, first: list[DeviceKey]) -> Iterator[Change]:
+    devices = [*first, *(DeviceKey(_digest(f"d{n}")) for n in range(len(first), plan.accounts))]
     for number, device in enumerate(devices):
         user = UserId(f"user{number}")
         yield AccountCreated(user, "none", number + 1)
@@ -62,7 +74,7 @@ def _changes(plan: Plan, first: DeviceKey) -> Iterator[Change]:
 
 
 def _group(plan: Plan, number: int, devices: list[DeviceKey]) -> Iterator[Change]:
-    group = GroupId(f"{GROUP}{number or ''}")
+    group = group_of(number)
     count = max(1, plan.accounts // plan.groups)
     members = [
         (UserId(f"user{n}"), devices[n]) for n in range(number * count, number * count + count)
@@ -82,7 +94,7 @@ def _share(
     plan: Plan, group: GroupId, number: int, members: list[tuple[UserId, DeviceKey]]
 ) -> Iterator[Change]:
     text, at_ms = f"file-{number:06}.bin", number + 1
-    content = ContentId(_digest(f"{group} {number}"))
+    content = content_of(group, number)
     share = ShareId(NameId(text), 1)
     summary = ManifestSummary(content, 300, 1 << 30, 1, 512, 1 << 21, "blake3", content, at_ms)
     user = members[number % len(members)][0]

@@ -17,14 +17,21 @@ _PROGRAM = (
 
 
 class TrackerProcess:
-    """A running tracker, over ipc unless told otherwise. ``start_s``: until it was ready."""
+    """A running tracker, over ipc unless told otherwise. ``start_s``: until it was ready.
 
-    def __init__(self, home: Path, *, tcp: bool = False, endpoint: str = "") -> None:
+    ``database``: URL of PostgreSQL; empty for SQLite.
+    """
+
+    def __init__(
+        self, home: Path, *, tcp: bool = False, endpoint: str = "", database: str = ""
+    ) -> None:
         began = perf_counter()
         where = ["tcp://127.0.0.1:0"] * 2 if tcp else [f"ipc://{home}.c", f"ipc://{home}.e"]
         if endpoint:
             where[0] = endpoint
         program = [sys.executable, "-c", _PROGRAM, "run", "--home", str(home)]
+        if database:
+            program += ["--database", database]
         self._process = subprocess.Popen(
             [*program, "--bind", where[0], "--events", where[1]],
             stdin=subprocess.DEVNULL,

@@ -27,26 +27,30 @@ class Asker:
     def __init__(self, context: zmq.Context[Any], process: TrackerProcess, pair: KeyPair) -> None:
         where = parse_link(process.link).first
         self._process = process
-        self._socket = make_socket(
+        self.socket = make_socket(
             context,
             zmq.DEALER,
             Connect(pair, where.key),
             message_bytes_max=limits.REPLY_BYTES_MAX,
             timing=TO_TRACKER,
         )
-        self._socket.connect(where.endpoint)
+        self.socket.connect(where.endpoint)
         self._decoder: Decoder[tracker.Reply] = Decoder(tracker.Reply)
         self._number = 0
 
     def close(self) -> None:
-        self._socket.close(linger=0)
+        self.socket.close(linger=0)
 
     def request(self, command: Any) -> Any:
         """Ask once, and return the reply."""
-        self._send(command)
-        reply = self._decoder.unpack(self._receive()).body
+        self.send(command)
+        return self.taken(self.receive())
+
+    def taken(self, parts: list[bytes]) -> Any:
+        """Return the reply in ``parts``. Raise `BenchmarkError` for a refusal."""
+        reply = self._decoder.unpack(parts).body
         if isinstance(reply, Refusal):
-            raise BenchmarkError(f"{type(command).__name__}: {reply.message}")
+            raise BenchmarkError(f"the tracker refuses: {reply.message}")
         return reply
 
     def cost(self, command: Any, count: int) -> tuple[float, float, float]:
@@ -57,20 +61,20 @@ class Asker:
         self.request(command)
         loop_s, cpu_s, began = self._process.loop_s, self._process.cpu_s, perf_counter()
         for _ in range(min(OPEN, count)):
-            self._send(command)
+            self.send(command)
         for number in range(count):
-            self._receive()
+            self.receive()
             if number + OPEN < count:
-                self._send(command)
+                self.send(command)
         took_s = perf_counter() - began
         loop_s, cpu_s = self._process.loop_s - loop_s, self._process.cpu_s - cpu_s
         return count / took_s, 1e6 * loop_s / count, 1e6 * cpu_s / count
 
-    def _send(self, command: Any) -> None:
+    def send(self, command: Any) -> None:
         self._number += 1
-        self._socket.send_multipart(pack(self._number.to_bytes(8, "big"), command))
+        self.socket.send_multipart(pack(self._number.to_bytes(8, "big"), command))
 
-    def _receive(self) -> list[bytes]:
-        if not self._socket.poll(_WAIT_MS):
+    def receive(self) -> list[bytes]:
+        if not self.socket.poll(_WAIT_MS):
             raise BenchmarkError("the tracker did not answer")
-        return self._socket.recv_multipart()
+        return self.socket.recv_multipart()
