@@ -18,6 +18,7 @@ from alembic.migration import MigrationContext
 from common import limits
 from common.errors import ConfigError, StorageError
 from common.ids import DeviceKey, GroupId, UserId
+from tests.support.commit_eater import CommitEater
 from tests.support.postgres import own_server, shared_server
 from tests.support.tracker_harness import TrackerHarness, content_id
 from tracker.core.changes.accounts import AccountCreated
@@ -132,26 +133,45 @@ def test_f144_the_turn_of_a_frozen_tracker_ends(
     assert [news.position for news in here.turn(0).news] == [1]
 
 
-@pytest.mark.parametrize("happens", [True, False])
-def test_f142_a_lost_answer_to_a_commit_is_looked_up(pair: Pair, happens: bool) -> None:
-    here, there = pair
+@pytest.mark.parametrize("lost", ["answer", "commit"])
+def test_f142_a_lost_answer_to_a_commit_is_looked_up(pair: Pair, lost: str) -> None:
+    _, there = pair
+    eater, happens = CommitEater(shared_server()), lost == "answer"
+    here = PostgresStore(eater.url(there.url))
     turn = here.turn(0)
-
-    class Lossy:
-        def commit(self) -> None:
-            if happens:
-                transaction.commit()
-            here.interrupt()
-            turn._db.execute(sa.text("SELECT 1"))
-
-    transaction: Any = turn._transaction
-    turn._transaction = Lossy()  # type: ignore[assignment]
+    eater.eat(lost)
     with pytest.raises(InDoubt) as caught:
         turn.commit([account("alice")], [])
+    assert eater.eaten == 1
     assert here.happened(caught.value) is happens
     assert bool(there.load().accounts) is happens
     position = caught.value.position if happens else 0
     assert here.turn(position).commit([account("bob")], []) == position + 1
+    here.close()
+    eater.close()
+
+
+def test_a_turn_and_its_commit_take_two_round_trips(pair: Pair) -> None:
+    """Other trackers wait for each of them."""
+    _, there = pair
+    harness = TrackerHarness()
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    content = harness.content("a")
+    there.turn(0).commit(harness.changes, [])
+    harness.changes.clear()
+    for number in range(20):
+        alice.offers("lab", f"a{number}", content)
+    eater = CommitEater(shared_server())
+    here = PostgresStore(eater.url(there.url))
+    here.turn(1).give_up()  # which connects
+    before = eater.round_trips
+    turn = here.turn(1)
+    assert eater.round_trips - before == 1
+    assert turn.commit(harness.changes, []) == 2
+    assert eater.round_trips - before == 2
+    here.close()
+    eater.close()
 
 
 def test_another_commit_of_that_number_is_not_ones_own(pair: Pair) -> None:
@@ -248,7 +268,9 @@ def test_no_password_is_told() -> None:
         assert "hunter2" not in str(refused.value) + repr(refused.value.__cause__)
 
 
-def test_a_strange_entry_in_a_log_is_noticed(pair: Pair) -> None:
+@pytest.mark.parametrize("in_log", [True, False])
+def test_a_strange_entry_in_a_log_is_noticed(pair: Pair, in_log: bool) -> None:
+    """By the head of its group, also where the entry itself is not there."""
     here, _ = pair
     harness = TrackerHarness()
     alice = harness.user("alice")
@@ -260,6 +282,8 @@ def test_a_strange_entry_in_a_log_is_noticed(pair: Pair) -> None:
     with here._engine.begin() as db:
         db.execute(sa.text("DELETE FROM offers; DELETE FROM shares; DELETE FROM versions"))
         db.execute(sa.text("DELETE FROM manifests"))
+        if not in_log:
+            db.execute(sa.text("DELETE FROM log"))
     with pytest.raises(LogConflict):
         here.turn(2).commit(harness.changes, [])
 

@@ -17,12 +17,15 @@ SOCKET = ".s.PGSQL.5432"
 class CommitEater:
     """A socket that leads to ``server``. ``eat`` lets it lose the next COMMIT, once.
 
-    The connection ends with it. ``eaten``: how many were lost.
+    The connection ends with it. ``eaten``: how many were lost. ``round_trips``: how often the
+    server was spoken to after its last word.
     """
 
     def __init__(self, server: Server) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="eat"))
         self.eaten = 0
+        self.round_trips = 0
+        self._is_asked = False
         self._target = str(server.folder / SOCKET)
         self._eats: str | None = None
         self._listener = socket.socket(socket.AF_UNIX)
@@ -57,6 +60,8 @@ class CommitEater:
     def _up(self, client: socket.socket, server: socket.socket, dropped: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65_536):
+                self.round_trips += not self._is_asked
+                self._is_asked = True
                 if self._eats is not None and b"COMMIT\0" in data:
                     what, self._eats = self._eats, None
                     self.eaten += 1
@@ -69,6 +74,7 @@ class CommitEater:
     def _down(self, client: socket.socket, server: socket.socket, dropped: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
+                self._is_asked = False
                 if dropped.is_set():
                     break
                 client.sendall(data)

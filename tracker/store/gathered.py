@@ -25,8 +25,6 @@ from tracker.store.turns import LogConflict
 Row = Mapping[str, Any]
 INSERTED = (t.devices, t.members, t.requests, t.invitations, t.versions, t.shares, t.offers)
 
-OVERTAKEN = LogConflict("a log was continued by another writer")
-
 
 class Gathered:
     """Rows of one transaction that are not written yet."""
@@ -86,7 +84,7 @@ class Gathered:
 
     def _move_heads(self, moves: list[Row]) -> None:
         if self._db.execute(_statements()["heads"], moves).rowcount != len(moves):
-            raise OVERTAKEN
+            raise LogConflict("a log was continued by another writer")
 
     def _entries(self) -> None:
         """Write log entries; checked inside the transaction: each must follow the last one."""

@@ -166,8 +166,9 @@ def translated(what: str) -> Iterator[None]:
 
     try:
         yield
-    except psycopg.errors.UniqueViolation as error:
-        if error.diag.constraint_name in ("log_pkey", "changes_pkey"):
+    except (psycopg.errors.UniqueViolation, psycopg.errors.DivisionByZero) as error:
+        # The latter: see the heads of logs in tracker.store.gathered_postgres.
+        if error.diag.constraint_name in ("log_pkey", "changes_pkey", None):
             raise LogConflict("a log was continued by another writer") from error
         raise StorageError(f"cannot {what}: {printable(text_of(error))}") from error
     except psycopg.OperationalError as error:
@@ -177,6 +178,14 @@ def translated(what: str) -> Iterator[None]:
         raise kind(f"cannot {what}: {words}") from error
     except (SQLAlchemyError, psycopg.Error) as error:
         raise StorageError(f"cannot {what}: {printable(text_of(error))}") from error
+
+
+def in_transaction(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server says that a transaction is open, be it one that failed."""
+    from psycopg.pq import TransactionStatus
+
+    open_ones = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+    return connection.info.transaction_status in open_ones
 
 
 def cut(connection: psycopg.Connection[Any]) -> None:

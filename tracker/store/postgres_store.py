@@ -14,13 +14,18 @@ that key. The advisory lock that the transaction takes first is the queue in fro
 Invariant: the lock is a statement of its own, and what is read after it has a later snapshot. One
 statement that locks and reads would read as of before the wait.
 
+Why two round trips: other trackers wait for each. The first one begins the transaction, takes the
+lock and reads; the second one writes the gathered rows and the journal's, and commits. The
+connection is in autocommit mode, since the driver would begin a transaction in a third one.
+
 A turn that freezes would stop all trackers: PostgreSQL ends a session that is idle in its turn for
 ``IDLE_S``. This holds within the turn only; a load of a large database is idle for longer. No
 statement of a turn has a time limit, since it would reach the commit: one that is cancelled while
 it waits for a standby reports success. The command loop interrupts a turn that takes too long.
 
-A commit whose connection ends is in doubt. `happened` takes the lock first, which the server holds
-until that transaction has ended in either way, and then looks for the row.
+A commit is in doubt unless the server answered it, or refused a statement before it. `happened`
+takes the lock first, which the server holds until that transaction has ended in either way, and
+then looks for the row.
 
 A standby that took over may lack commits that were acknowledged, unless replication is synchronous.
 Each turn reads the journal's row at the mirror's position as well. If it is not there, or another
@@ -54,7 +59,7 @@ from tracker.store.journal import FORMAT
 from tracker.store.loader import Loader
 from tracker.store.migrate import upgrade
 from tracker.store.statements.shares import parts_of
-from tracker.store.statements.writing import write
+from tracker.store.statements.writing import gather
 from tracker.store.table_store import TableStore, fact
 from tracker.store.turns import Commit, FellBehind, InDoubt
 
@@ -75,6 +80,7 @@ SELECT serial, tracker, batch, at_ms, format, CASE WHEN serial > {at} THEN body 
   FROM changes WHERE serial >= {at} ORDER BY serial
 """
 _TURN = f"""
+BEGIN;
 SET LOCAL idle_in_transaction_session_timeout = '{{idle}}s';
 SET LOCAL statement_timeout = 0;
 SELECT pg_advisory_xact_lock({TURN_LOCK});
@@ -82,7 +88,7 @@ SELECT pg_advisory_xact_lock({TURN_LOCK});
 """
 _JOURNAL = (
     "INSERT INTO changes (serial, tracker, batch, at_ms, format, body)"
-    f" VALUES (%s, %s, %s, {_NOW_MS}, %s, %s)"
+    f" VALUES (%b, %b, %b, {_NOW_MS}, %b, %b)"
 )
 _PRUNE = sa.text(
     f"""
@@ -148,6 +154,8 @@ class PostgresStore(TableStore):
     def news(self, position: int) -> Sequence[Commit]:
         """Return the commits after ``position`` without waiting for a turn."""
         with pg.translated("read the journal"), self._engine.connect() as db:
+            # Without a transaction, which would take two round trips.
+            db.execution_options(isolation_level="AUTOCOMMIT")
             rows = db.execute(sa.text(_READ.format(at=int(position)))).all()
         return self._commits(position, rows)
 
@@ -214,7 +222,8 @@ class PostgresStore(TableStore):
 
     def _connected(self) -> sa.Connection:
         if self._writer is None:
-            self._writer = self._engine.connect()
+            options = {"isolation_level": "AUTOCOMMIT"}
+            self._writer = self._engine.connect().execution_options(**options)
         return self._writer
 
     def _drop_writer(self) -> None:
@@ -340,8 +349,8 @@ class PostgresTurn:
         try:
             with pg.translated("write to the database"):
                 body = journal.encode(changes, nudged)
-                write(self._db, changes, PostgresGathered(self._db))
-                driver.execute(_JOURNAL, (position, self._store.own, batch, FORMAT, body))
+                rows = PostgresGathered(self._db)
+                gather(changes, rows)
         except BaseException:
             self.give_up()
             raise
@@ -349,9 +358,15 @@ class PostgresTurn:
         handler = _warned(warnings)
         driver.add_notice_handler(handler)
         try:
-            self._transaction.commit()
+            with pg.translated("write to the database"):
+                rows.commit(_JOURNAL, (position, self._store.own, batch, FORMAT, body))
+            self._transaction.commit()  # for SQLAlchemy: the driver has no transaction any longer
             driver.remove_notice_handler(handler)
         except BaseException as error:
+            if pg.in_transaction(driver):
+                driver.remove_notice_handler(handler)
+                self.give_up()
+                raise
             self._store._drop_writer()
             text = f"the connection ended during a commit: {text_of(error)}"
             raise InDoubt(text, position, batch) from error

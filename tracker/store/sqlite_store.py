@@ -19,8 +19,9 @@ from common.hints import tracker_hint
 from common.ids import ContentId, DeviceKey, GroupId
 from tracker.core.changes.base import Change
 from tracker.store.failures import DamagedDatabase, is_damage, text_of, translated
+from tracker.store.gathered import Gathered
 from tracker.store.migrate import upgrade
-from tracker.store.statements.writing import write
+from tracker.store.statements.writing import gather
 from tracker.store.table_store import TableStore
 from tracker.store.turns import Commit, InDoubt, StoredEntry
 
@@ -122,7 +123,9 @@ class SqliteTurn:
     def commit(self, changes: Sequence[Change], nudged: Sequence[DeviceKey]) -> int:
         """Write all ``changes`` in one transaction, or none and raise `StorageError`."""
         with translated("write to the database"), self._engine.begin() as db:
-            write(db, changes)
+            rows = Gathered(db)
+            gather(changes, rows)
+            rows.flush()
         return 0
 
     def give_up(self) -> None:

@@ -1,11 +1,9 @@
-"""Writing of a batch of changes."""
+"""Rows of a batch of changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-
-from sqlalchemy import Connection
 
 from tracker.core.changes.base import TAGS, Change
 from tracker.store.gathered import Gathered
@@ -17,9 +15,10 @@ KINDS: dict[int, type[Any]] = dict(sorted(TAGS.items()))
 """All kinds of changes that the journal keeps, by tag: the modules above import them."""
 
 
-def write(db: Connection, changes: Iterable[Change], rows: Gathered | None = None) -> None:
-    """Write ``changes``. Raise `LogConflict` or an exception of SQLAlchemy or its driver."""
-    rows = rows or Gathered(db)
+def gather(changes: Iterable[Change], rows: Gathered) -> None:
+    """Gather the rows of ``changes``, or write what cannot be gathered.
+
+    Raise `LogConflict` or an exception of SQLAlchemy or its driver.
+    """
     for change in changes:
         write_change(change, rows)
-    rows.flush()
