@@ -228,10 +228,11 @@ class CommandLoop:
             held.add(whose)
 
     async def _meanwhile(self, batch: Batch) -> None:
-        """Serve the sockets and answer questions while another tracker has the turn."""
+        """Serve the sockets, follow and answer questions while another tracker has the turn."""
         await self._awake.wait()
         self._awake.clear()
         batch.begin()
+        self._mirror.catch_up()
         self._answer_questions(batch)
         self._publisher.next_slice(monotonic())
 
@@ -266,7 +267,7 @@ class CommandLoop:
             self._refuse(batch, len(batch.jobs), read_only(error))
             return
         self._mirror.receive(turn.news)
-        self._mirror.apply_received()
+        self._mirror.catch_up()
         if self._mirror.stale is not None:
             self._writer.give_up(turn)
             return
@@ -281,6 +282,7 @@ class CommandLoop:
                 else:
                     self._writer.give_up(turn)
                 state.keep()
+                self._mirror.publish_applied()
                 self._deliver(batch.take_decided(), now)
                 return
             except Pending:
@@ -295,6 +297,7 @@ class CommandLoop:
                 log.exception("a batch of commands failed")
                 self._writer.give_up(turn)
             state.take_back()
+        self._mirror.publish_applied()
         self._refuse(batch, len(batch.decisions), refusal)
 
     def _decide_held(self, batch: Batch, now: Now) -> None:

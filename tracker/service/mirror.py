@@ -1,8 +1,8 @@
 """Agreement of the mirror with the database: commits of other trackers, and loading anew.
 
-Owns: the commits that were received and are not applied yet. Not here: the tracker's own batches
-(see tracker.service.command_loop), and how commits arrive (the turn, and the follower of the
-journal).
+Owns: the commits that were received and are not applied, or not published, yet. Not here: the
+tracker's own batches (see tracker.service.command_loop), and how commits arrive (the turn, and the
+follower of the journal).
 
 Invariant: commits are applied in their order, each once, and never during a batch. A commit that
 does not fit leaves no trace; the mirror is then loaded anew, and questions are answered from the
@@ -49,6 +49,7 @@ class Mirror:
         self._publisher = publisher
         self._now = now
         self._received: deque[Commit] = deque()
+        self._unpublished: deque[Commit] = deque()
         self._between: deque[Callable[[], list[SwarmChange]]] = deque()
         self._loading: asyncio.Task[State] | None = None
         self._loading_since = 0.0
@@ -57,9 +58,11 @@ class Mirror:
     @property
     def behind(self) -> bool:
         """Whether something waits to be applied between two batches, or to be loaded."""
+        if self._unpublished or self._between:
+            return True
         if self._loading is not None:
-            return self._loading.done() or bool(self._between)
-        return bool(self._received or self._between) or self._must_load
+            return self._loading.done()
+        return bool(self._received) or self._must_load
 
     @property
     def holds(self) -> bool:
@@ -85,7 +88,21 @@ class Mirror:
         self._received.extend(commits)
 
     def apply_received(self) -> None:
-        """Apply the commits that were received, unless the next one is missing."""
+        """Apply and publish the commits that were received, unless the next one is missing."""
+        self.catch_up()
+        self.publish_applied()
+        for _ in range(len(self._between)):
+            step = self._between.popleft()
+            try:
+                self._publisher.gather(step(), self._now().mono_s)
+            except Exception:
+                log.exception("failed to apply the presence at another tracker")
+
+    def catch_up(self) -> None:
+        """Apply the commits that were received. `publish_applied` comes before one's own effects.
+
+        Why apart: other trackers wait for a turn meanwhile, and publishing takes as long again.
+        """
         state = self._context.state
         while self._received and self.stale is None:
             commit = self._received.popleft()
@@ -105,20 +122,20 @@ class Mirror:
                 break
             state.keep()
             state.position = commit.position
+            self._unpublished.append(commit)
+        if self.stale is not None and self._loading is None:
+            self._received.clear()
+
+    def publish_applied(self) -> None:
+        """Publish the commits that were applied, in order."""
+        while self._unpublished:
+            commit = self._unpublished.popleft()
             effects = tuple(Nudge(device) for device in commit.nudged)
             try:
                 news = Decision(changes=commit.changes, effects=effects)
                 self._publisher.publish(news, self._now())
             except Exception:
                 log.exception("failed to publish a commit of another tracker")
-        if self.stale is not None and self._loading is None:
-            self._received.clear()
-        for _ in range(len(self._between)):
-            step = self._between.popleft()
-            try:
-                self._publisher.gather(step(), self._now().mono_s)
-            except Exception:
-                log.exception("failed to apply the presence at another tracker")
 
     def load_if_stale(self) -> None:
         """Begin to load the mirror from the database, or take what was loaded."""

@@ -19,7 +19,7 @@ from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import events, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
-from tests.support.memory_store import MemoryStore
+from tests.support.memory_store import MemoryStore, MemoryTurn
 from tests.support.tracker_harness import TrackerHarness, content_id
 from tracker.core import commands
 from tracker.core.changes.accounts import AccountCreated, DeviceBound
@@ -326,6 +326,40 @@ async def test_commands_are_decided_on_what_other_trackers_wrote(harness: LoopHa
     numbers = [body.seq for body in told if isinstance(body, events.LogEntry)]
     assert numbers == [2, 3]
     assert any(isinstance(body, events.Nudge) for body in told)
+    assert mirror_is_right(harness)
+
+
+async def test_the_news_of_a_turn_are_published_also_if_its_own_commit_fails(
+    harness: LoopHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.store.shared = True
+    await harness.request(tracker.CreateGroup("lab"))
+    entry = events.LogEntry("lab", 2, 1, 1, events.Requested("bob"))
+    harness.store.others([Logged(entry, b"t" * 16, b"k" * 32, 1)])
+
+    def fails(*_: Any) -> int:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryTurn, "commit", fails)
+        assert (await harness.request(tracker.CreateGroup("den"))).code is Code.READ_ONLY
+    assert entry in [out.body for out in harness.published]
+    assert mirror_is_right(harness)
+
+
+async def test_commits_received_are_applied_during_the_turn_of_another(
+    harness: LoopHarness,
+) -> None:
+    harness.store.shared = True
+    harness.store.turn_is_free.clear()
+    made = harness.send(tracker.CreateGroup("lab"))
+    await harness.breathe()
+    harness.store.others([AccountCreated(UserId("bob"), "h", 1)])
+    harness.loop.receive(harness.store.news(0))
+    await until(lambda: "bob" in harness.loop.context.state.accounts)
+    assert made not in harness.replies
+    harness.store.turn_is_free.set()
+    assert await harness.reply(made) == tracker.Done()
     assert mirror_is_right(harness)
 
 
