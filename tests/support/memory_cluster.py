@@ -28,6 +28,7 @@ class MemoryDatabase:
         self.listeners: set[MemoryTables] = set()
         self.up = True
         self.notifies = True
+        self.notified = 0
         self.connections = 0
 
     def commit(self) -> None:
@@ -114,6 +115,7 @@ class MemoryTables:
     def notify(self, text: str = "") -> None:
         self._check()
         with self._database.lock:
+            self._database.notified += 1
             if self._database.notifies:
                 for each in self._database.listeners - {self}:
                     each._texts.append(text)

@@ -101,7 +101,7 @@ class ClusterMember:
     async def start(self, timeout_s: float) -> None:
         """Begin to follow; return after the first report, or after ``timeout_s``."""
         self._commands.clock = self.now_ms
-        self._commands.committed = self._follower.wake
+        self._commands.committed = self._follower.committed
         self._passwords.on_attempt = lambda attempt: self._follower.broadcast(_text_of(attempt))
         self._follower.start()
         self._task = asyncio.create_task(self._keep(), name="cluster")

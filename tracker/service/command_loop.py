@@ -59,11 +59,7 @@ from common.ids import UserId
 from common.messages.base import Refusal
 from tracker.core import commands
 from tracker.core.changes.base import Change
-from tracker.core.context import (
-    Context,
-    Decision,
-    Now,
-)
+from tracker.core.context import Context, Decision, Now
 from tracker.core.fair_queue import FairQueue
 from tracker.core.outbox import Outgoing
 from tracker.core.presence import SwarmChange

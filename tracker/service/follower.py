@@ -4,11 +4,11 @@ Owns: the rhythm of signs of life and of reading, and the connection to the shar
 what follows from what is read (see tracker.service.cluster_member), and the tables (see
 tracker.store.cluster_tables).
 
-Theory of operation. The thread sleeps until a notification, `Follower.wake`, or at most ``POLL_S``.
-Then it writes what is to be written, and notifies the others. After a notification, or when the
-time is over, it reads presence first and commits after it: so the commits that a row of presence
-refers to are always read with it. Why a poll: notifications are lost with their connection, and
-some poolers pass none on.
+Theory of operation. The thread sleeps until a notification, until there is something to write or
+to tell, or at most ``POLL_S``. Then it writes what is to be written, and notifies the others. After
+a notification, or when the time is over, it reads presence first and commits after it: so the
+commits that a row of presence refers to are always read with it. Why a poll: notifications are lost
+with their connection, and some poolers pass none on.
 
 A connection that fails is made anew, after a pause with jitter. Earlier rows of presence may be
 lost then, so all of them are written again.
@@ -128,8 +128,8 @@ class Owner(Protocol):
 class Follower:
     """Thread that follows the other trackers until `stop`.
 
-    ``news``: commits after a position, as `Store.news`. Thread safety: `write`, `wake`,
-    `interrupt` and `stop` are for the event loop's thread.
+    ``news``: commits after a position, as `Store.news`. Thread safety: `write`, `broadcast`,
+    `committed`, `interrupt` and `stop` are for the event loop's thread.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Follower:
         self._seen: dict[bytes, tuple[bytes, int]] = {}  # tracker -> generation, version
         self._others: list[TrackerRow] = []
         self._position = 0  # the last commit that was reported
-        self._notified = 0  # the position of this tracker that others were told of
+        self._committed = False  # by this tracker, and the others are to be notified
         self._tombstones: deque[tuple[float, int]] = deque()
         self._poll_s = POLL_S
         self._size_at = 0.0  # when the size is read again
@@ -167,8 +167,9 @@ class Follower:
         self._texts.append(text)
         self._tables.wake()
 
-    def wake(self) -> None:
-        """Look at the database soon: there is something to write or to send."""
+    def committed(self) -> None:
+        """Notify the others soon: this tracker has committed."""
+        self._committed = True
         self._tables.wake()
 
     def interrupt(self) -> None:
@@ -226,20 +227,20 @@ class Follower:
                 beat_at = now + BEAT_S
                 self._beat(report)
             wrote = self._write_out()
-            if woken or now >= look_at:
+            # Also under steady notifications: a tracker that ended is noticed by a look around.
+            if looks := now >= look_at:
                 look_at = now + self._poll_s
-                if not woken:
-                    self._look_around(report)
+                self._look_around(report)
+            if woken or looks:
                 self._read(report)
                 deaf = deaf + 1 if report.commits and not woken else 0
             if not report.is_empty:
                 self._owner.report(report)
             while self._texts:
                 self._tables.notify(self._texts.popleft())
-            position = self._owner.own_row().position
-            if wrote or position > self._notified:
+            if wrote or self._committed:
                 self._stopping.wait(max(0.0, notified_at + NOTIFY_S - monotonic()))
-                self._notified, notified_at = position, monotonic()
+                self._committed, notified_at = False, monotonic()
                 self._tables.notify()
             if deaf >= DEAF_MAX and self._poll_s == POLL_S:
                 raise StorageError("no notification came, and there were commits")

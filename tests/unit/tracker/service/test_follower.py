@@ -79,8 +79,12 @@ class Owner:
             >= set(numbers)
         )
 
+    def looks(self) -> list[list[TrackerRow]]:
+        """The other trackers at each look around."""
+        return [report.trackers for report in self.reports if report.trackers is not None]
+
     def others(self) -> list[bytes]:
-        looks = [report.trackers for report in self.reports if report.trackers is not None]
+        looks = self.looks()
         return [row.tracker for row in looks[-1]] if looks else []
 
 
@@ -155,8 +159,43 @@ def test_a_commit_of_its_own_is_told_to_the_others(
         other.until(lambda: len(other.reports) >= count, "the end of the last poll")
         one.database.commit()
         one.row = replace(one.row, position=1)
-        one.follower.wake()
+        one.follower.committed()
         other.until(lambda: any(report.commits for report in other.reports), "the commit")
+
+
+def test_a_commit_of_another_tracker_is_not_told_again(two: tuple[Owner, Owner]) -> None:
+    """The mirror's position moves by commits of others as well."""
+    one, other = two
+    with running(one, other):
+        one.until(lambda: one.database.notified == 2, "their first rows")
+        one.row = replace(one.row, position=7)
+        one.has(1)
+        other.until(other.knows(1), "the device")
+        looks = len(one.reports)
+        one.until(lambda: len(one.reports) > looks + 1, "two more looks")
+        assert one.database.notified == 3
+
+
+def test_a_silent_tracker_is_noticed_among_steady_notifications(two: tuple[Owner, Owner]) -> None:
+    one, other = two
+    with running(one):
+        one.until(lambda: one.others() == [], "a look around")
+        with running(other):
+            one.until(lambda: one.others() == [b"two"], "the other tracker")
+            over = threading.Event()
+            noise = threading.Thread(target=_notify, args=(other.tables, over))
+            noise.start()
+            try:
+                looks = len(one.looks())
+                one.until(lambda: len(one.looks()) > looks + 2, "looks around")
+            finally:
+                over.set()
+                noise.join()
+
+
+def _notify(tables: MemoryTables, over: threading.Event) -> None:
+    while not over.wait(0.001):
+        tables.notify()
 
 
 def test_f149_without_notifications_a_poll_finds_everything(two: tuple[Owner, Owner]) -> None:
