@@ -54,7 +54,7 @@ bench: $(VENV)/.dev $(VENV)/.bench $(VENV)/.native ## our figures beside those o
 	$(BIN)/python -m benchmarks.touch
 	$(BIN)/python -m benchmarks
 
-bench-tracker: $(VENV)/.dev ## one tracker under load (minutes)
+bench-tracker: $(VENV)/.dev ## trackers under load (minutes)
 	$(BIN)/python -m benchmarks.tracker
 
 simulate: $(VENV)/.dev ## whole swarms on a virtual clock, from a seed

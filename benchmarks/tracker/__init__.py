@@ -1,1 +1,1 @@
-"""One tracker under load: its contents, clients of our own, and the rows of the table."""
+"""Trackers under load: its contents, clients of our own, and the rows of the table."""

@@ -85,7 +85,7 @@ def main(rows: tuple[str, ...], peers: int, scale: float, on_way: int) -> None:
     """
     for name in [name for name in os.environ if name.startswith("MINI_TORRENT")]:
         del os.environ[name]
-    table = Table(title="one tracker")
+    table = Table(title="trackers")
     for heading in ("row", "measured"):
         table.add_column(heading)
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="mt") as text:
