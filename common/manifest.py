@@ -304,6 +304,11 @@ class StreamLayout:
             raise LocalProtocolError(f"no {length} bytes from {offset} in a stream of {self.size}")
         return list(self._walk(offset, length))
 
+    def entries_in(self, offset: int, length: int) -> list[int]:
+        """Return the numbers of the entries with a byte in a range, which is not empty."""
+        first = bisect_right(self._ends, offset)
+        return self._filled[first : bisect_right(self._ends, offset + length - 1) + 1]
+
     def _walk(self, offset: int, length: int) -> Iterator[Segment]:
         place = bisect_right(self._ends, offset)
         while length > 0:

@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libmini_torrent_native.so"
 GLIBC = "2.17"  # the oldest one that a library built by ziglang runs on
-_SOURCES = ("digests", "libraries", "fetch", "serve")
+_SOURCES = ("digests", "libraries", "folder", "fetch", "serve")
 _VENDORED = ("blake3_dispatch.c", "blake3_portable.c")  # blake3.c is included by digests.c
 _BY_MACHINE = {
     "x86_64": (

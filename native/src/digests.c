@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../blake3/blake3.c"
 
@@ -70,26 +69,10 @@ MT_API void mt_digest(const uint8_t *data, size_t length, uint64_t offset, uint8
     }
 }
 
-static int read_whole(int fd, uint8_t *data, size_t length, uint64_t at) {
-    while (length > 0) {
-        ssize_t count = pread(fd, data, length, (off_t)at);
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count <= 0) {
-            return count < 0 ? errno : ENODATA;
-        }
-        data += count;
-        at += (uint64_t)count;
-        length -= (size_t)count;
-    }
-    return 0;
-}
-
 static int place_of_file(int fd, uint64_t at, size_t length, uint64_t number, blake3_hasher *alone,
                          uint8_t *buffer, uint8_t *out) {
     if (length <= READ) {
-        int error = read_whole(fd, buffer, length, at);
+        int error = mt_read_all(fd, buffer, length, at);
         if (error == 0) {
             place_of(buffer, length, number, alone, out);
         }

@@ -457,22 +457,6 @@ static mt_target *target_of(mt_fetcher *fetcher, line *on, const mt_event *run) 
     return target;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t length, uint64_t at) {
-    while (length > 0) {
-        ssize_t count = pwrite(fd, data, length, (off_t)at);
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count <= 0) {
-            return count < 0 ? errno : EIO;
-        }
-        data += count;
-        at += (uint64_t)count;
-        length -= (size_t)count;
-    }
-    return 0;
-}
-
 static void store(mt_fetcher *fetcher, mt_target *target, const uint8_t *data, mt_event *run) {
     const size_t length = target->piece_length;
     uint8_t digest[MT_DIGEST], place[MT_DIGEST];
@@ -499,7 +483,7 @@ static void store(mt_fetcher *fetcher, mt_target *target, const uint8_t *data, m
         }
         if (i > begin) {
             size_t size = (size_t)(i - begin - 1) * length + bytes_of(target, run->first + i - 1);
-            run->error = write_all(target->fd, data + begin * length, size,
+            run->error = mt_write_all(target->fd, data + begin * length, size,
                                    (uint64_t)(run->first + begin) * length);
         } else {
             i++;

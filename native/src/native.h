@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Raised by each change of this file that a caller can tell: 2 has mt_read_head. */
-#define MT_ABI 2
+/* Raised by each change of this file that a caller can tell: 3 has mt_folder. */
+#define MT_ABI 3
 #define MT_API __attribute__((visibility("default")))
 #define MT_DIGEST 32
 #define MT_KEY 16 /* of AEGIS-128L */
@@ -36,6 +36,42 @@ MT_API int mt_digest_file(int fd, uint64_t at, size_t length, uint64_t offset, u
                           uint8_t *place);
 /* The digest of a whole of at least two pieces, from the places of all of them. */
 MT_API void mt_whole(const uint8_t *places, size_t pieces, uint8_t *digest);
+
+/* -- files of a folder ------------------------------------------------------------------------ */
+
+typedef struct mt_folder mt_folder;
+
+/* The status of a file: times in nanoseconds modulo 64 bits. */
+typedef struct {
+    int64_t size, mtime_ns, ctime_ns;
+    uint64_t inode;
+} mt_print;
+typedef struct {
+    mt_print print;
+    uint32_t mode; /* 0 if there is nothing, or it could not be looked at */
+} mt_status;
+
+/* The entries of a content. `names`: their paths, with a NUL between two; an empty one is left to
+   Python. `times`: those that files get when they are written; NULL for none. `prints`: what files
+   are compared with before and after they are read; NULL: each must be plain, with one name.
+   Files of at least `reserved_from` bytes have their full size when they are written to. Everything
+   is copied. NULL if there is no memory, or if the names do not fit. */
+MT_API mt_folder *mt_folder_new(const char *names, size_t length, uint32_t entries,
+                                const uint64_t *sizes, const int64_t *times,
+                                const mt_print *prints, uint64_t reserved_from);
+MT_API void mt_folder_free(mt_folder *folder);
+/* Work through a range of the stream, beneath the folder that is open as `fd`. Returns the bytes
+   before the first file that is left to Python. `any_made`: whether a file or folder is new. */
+MT_API size_t mt_folder_read(const mt_folder *folder, int fd, uint64_t offset, uint8_t *data,
+                             size_t length);
+MT_API size_t mt_folder_write(const mt_folder *folder, int fd, uint64_t offset,
+                              const uint8_t *data, size_t length, bool *any_made);
+/* The status of all entries. */
+MT_API void mt_folder_look(const mt_folder *folder, int fd, mt_status *found);
+
+/* Of the library alone: all of a range, or an errno; ENODATA if the file ends before. */
+int mt_read_all(int fd, uint8_t *data, size_t length, uint64_t at);
+int mt_write_all(int fd, const uint8_t *data, size_t length, uint64_t at);
 
 /* -- fetching --------------------------------------------------------------------------------- */
 

@@ -39,6 +39,10 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
         mtime_ns, ctime_ns = _in_64_bits(status.st_mtime_ns), _in_64_bits(status.st_ctime_ns)
         return cls(status.st_size, mtime_ns, ctime_ns, status.st_ino)
 
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        return self.size, self.mtime_ns, self.ctime_ns, self.inode
+
     def matches(self, status: os.stat_result) -> bool:
         return (
             _in_64_bits(status.st_mtime_ns) == self.mtime_ns

@@ -24,7 +24,7 @@ from peer.files import syscalls
 from peer.files.destination import Destination
 from peer.files.errors import translated
 from peer.files.optional_steps import optional, without
-from peer.native.blocks import read_block
+from peer.native.blocks import new_memory, read_block
 
 Range: TypeAlias = tuple[int, int]
 """Offset and length in bytes."""
@@ -107,8 +107,8 @@ class PartFiles(ABC):
 
     def read(self, offset: int, length: int) -> Buffer | None:
         """``length`` bytes from ``offset`` of the stream; None if some are missing."""
-        data = bytearray(length)
-        return data if self.read_into(offset, memoryview(data)) else None
+        data = new_memory(length)
+        return data if self.read_into(offset, data) else None
 
     @abstractmethod
     def forget_cached(self, offset: int, length: int) -> None:

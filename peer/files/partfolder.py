@@ -36,7 +36,9 @@ from peer.files.partfile import (
     write_all,
 )
 from peer.files.rest_of_pieces import REST, RestOfPieces
+from peer.files.sealed_entries import is_sealed, sealed_entries, set_time_of
 from peer.files.selection import Selection
+from peer.native.folder import CompiledFolder, compiled_folder
 
 RESERVED_FROM_BYTES = 16 * MIB  # below, making all the files first would delay the start
 OPEN_FILES_MAX = 32
@@ -71,6 +73,7 @@ class PartFolder(PartFiles):
         self._selection = selection
         self._rest = RestOfPieces(manifest, selection)
         self._layout = StreamLayout(manifest.entries, manifest.piece_length)
+        self._compiled = self._table()
         self._handles = HandleCache(OPEN_FILES_MAX)
         self._lock = Lock()  # guards the next three
         # It is unknown which of the found files, names and permissions are on the disk: a file with
@@ -114,6 +117,9 @@ class PartFolder(PartFiles):
     def write(self, offset: int, data: Buffer) -> None:
         view = memoryview(data)
         done = 0
+        if self._compiled is not None:
+            done, made = self._compiled.write(self.fd, offset, view)
+            self._note_written(offset, done, made)
 
         def put(fd: int, segment: Segment) -> None:
             nonlocal done
@@ -126,7 +132,16 @@ class PartFolder(PartFiles):
                 # By the handle, on this thread: `seal` then needs only a look at the file.
                 set_time(fd, self._times[segment.entry])
 
-        self._write_each(offset, len(view), put)
+        if done < len(view):
+            self._write_each(offset + done, len(view) - done, put)
+
+    def _note_written(self, offset: int, length: int, made: bool) -> None:
+        """The compiled data path has written a range, and with ``made`` has made files for it."""
+        if length:
+            entries = self._layout.entries_in(offset, length)
+            with self._lock:
+                self._written.update(entries)
+                self._made.update(entries if made else ())
 
     def share_blocks(self, offset: int, sources: Sequence[OpenRange]) -> None:
         lengths = [length for _, _, length in sources]
@@ -176,7 +191,9 @@ class PartFolder(PartFiles):
                 self._written.update(written)
 
     def read_into(self, offset: int, view: memoryview) -> bool:
-        done = 0
+        done = 0 if self._compiled is None else self._compiled.read(self.fd, offset, view)
+        if done == len(view):
+            return True
 
         def get(fd: int, segment: Segment) -> None:
             nonlocal done
@@ -185,7 +202,8 @@ class PartFolder(PartFiles):
             done += segment.length
 
         try:
-            self._each("read", self._stretch(offset, len(view)), get, make=False)
+            rest = self._stretch(offset + done, len(view) - done)
+            self._each("read", rest, get, make=False)
         except (_CutOff, FileNotFoundError):
             return False
         return True
@@ -236,9 +254,10 @@ class PartFolder(PartFiles):
         start = 0  # of the entry in the stream
         number = 0
         try:
+            done = sealed_entries(self._compiled, self.fd, self._manifest.entries, self._times)
             with self._folders() as folders:
                 for number, entry in enumerate(self._manifest.entries):
-                    if not self._is_selected(number):
+                    if not self._is_selected(number) or number in done:
                         pass
                     elif entry.kind is EntryKind.FOLDER:
                         folder_fd = folders.at(self._parts(number))
@@ -273,9 +292,9 @@ class PartFolder(PartFiles):
         *parents, name = self._parts(number)
         folder_fd = folders.at(parents)
         status = paths.status_of(folder_fd, name)
-        if status is not None and _is_sealed(status, entry):
+        if status is not None and is_sealed(status.st_mode, status.st_size, entry):
             if self._times and status.st_mtime_ns != self._times[number]:
-                _set_time_of(folder_fd, name, status, self._times[number])
+                set_time_of(folder_fd, name, status, self._times[number])
             return 0
         missing = entry.size - (0 if status is None else status.st_size)
         if missing > 0 and (status is None or stat.S_ISREG(status.st_mode)):
@@ -302,6 +321,15 @@ class PartFolder(PartFiles):
     def close(self) -> None:
         self._handles.close()
         super().close()
+
+    def _table(self) -> CompiledFolder | None:
+        entries = self._manifest.entries
+        return compiled_folder(
+            entries,
+            times=self._times,
+            without=[n for n in range(len(entries)) if not self._is_selected(n)],
+            reserved_from=RESERVED_FROM_BYTES,
+        )
 
     def _is_selected(self, number: int) -> bool:
         return self._selection is None or number in self._selection.entries
@@ -370,19 +398,3 @@ class PartFolder(PartFiles):
 
     def _path_of(self, number: int) -> str:
         return os.path.join(self._destination.part_path, self._path(number))
-
-
-def _set_time_of(folder_fd: int, name: str, status: os.stat_result, time_ns: int) -> None:
-    # Without opening each file: there may be many thousands.
-    with suppress(OSError, OverflowError):
-        times = (status.st_atime_ns, time_ns)
-        os.utime(name, ns=times, dir_fd=folder_fd, follow_symlinks=False)
-
-
-def _is_sealed(status: os.stat_result, entry: Entry) -> bool:
-    executable = entry.kind is EntryKind.EXECUTABLE
-    return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_size == entry.size
-        and bool(status.st_mode & stat.S_IXUSR) == executable
-    )

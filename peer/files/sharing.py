@@ -38,6 +38,7 @@ from peer.files.link_targets import EntryFolders, LinkRoot
 from peer.files.open_files import HandleCache
 from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
+from peer.native.folder import FoundStatus, compiled_folder
 
 
 class Digested(NamedTuple):
@@ -236,10 +237,15 @@ def location_of(
         root = path if manifest.is_folder else parent
         root_fd = paths.open_real_folder(root, passing=True)
         try:
+            table = compiled_folder(manifest.entries) if manifest.is_folder else None
+            seen = () if table is None else table.look(root_fd)
             with EntryFolders(root, root_fd, [link.path for link in links]) as folders:
                 for number, entry in enumerate(manifest.entries):
                     if selected is not None and number not in selected:
                         found.append(None)
+                        continue
+                    if seen and _is_file_of(seen[number], entry):
+                        found.append(Fingerprint(*seen[number].print))
                         continue
                     looked_at = os.path.join(path, entry.path) if entry.path else path
                     status = folders.status(entry.path.split("/") if entry.path else [name])
@@ -250,6 +256,11 @@ def location_of(
         raise why_unread(error, looked_at) from error
     settle(found)
     return SharedLocation(os.fsencode(path), tuple(found), identity_of(path), links)
+
+
+def _is_file_of(seen: FoundStatus, entry: Entry) -> bool:
+    is_file = stat.S_ISREG(seen.mode) and entry.kind is not EntryKind.FOLDER
+    return is_file and seen.size == entry.size
 
 
 def _look(status: os.stat_result, entry: Entry, path: str) -> Fingerprint | None:

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 
 from common.digests import Buffer
 from common.errors import StorageError
@@ -22,8 +22,9 @@ from peer.files.errors import Away, ContentChanged, TooManyOpenFiles, storage_er
 from peer.files.fingerprint import SharedLocation
 from peer.files.link_targets import EntryFolders
 from peer.files.open_files import HandleCache
-from peer.native.blocks import read_block
+from peer.native.blocks import new_memory, read_block
 from peer.native.digests import PieceDigest, digest_at, digest_of_file
+from peer.native.folder import CompiledFolder, compiled_folder
 
 _ROOT = -1  # beside the numbers of entries in the cache: the folder from which everything is opened
 _HINT = "share it again if it should be offered as it is"
@@ -54,16 +55,16 @@ class SourceFiles:
 
         Raises `ContentChanged`, `TooManyOpenFiles` or `IOFailed`.
         """
-        segments = self._layout.stretch(offset, length)
-        if len(segments) == 1 and self._is_kept(segments[0]):
-            return self._read_one(segments[0])
-        whole = bytearray(length)
-        self._read_many(segments, memoryview(whole))
+        kept = self._kept_at(offset, length)
+        if kept is not None:
+            return self._read_one(kept)
+        whole = new_memory(length)
+        self._read_many(offset, whole)
         return whole
 
     def read_into(self, offset: int, view: memoryview) -> bool:
         """Fill ``view`` from ``offset`` of the stream; raises the errors of `read`."""
-        self._read_many(self._layout.stretch(offset, len(view)), view)
+        self._read_many(offset, view)
         return True
 
     def digest(self, offset: int, length: int) -> PieceDigest:
@@ -71,20 +72,21 @@ class SourceFiles:
 
         Raises the errors of `read`.
         """
-        segments = self._layout.stretch(offset, length)
-        if len(segments) == 1 and self._is_kept(segments[0]):
-            return self._digest_one(segments[0], offset)
+        kept = self._kept_at(offset, length)
+        if kept is not None:
+            return self._digest_one(kept, offset)
         data = bytearray(length)
-        self._read_many(segments, memoryview(data))
+        self._read_many(offset, memoryview(data))
         return digest_at(data, offset)
 
     def check(self) -> None:
         """Check every file without reading it; raises `ContentChanged`."""
         number = 0
         try:
-            with self._folders() as folders:
+            with self._folders() as (root_fd, folders):
+                seen = () if self._table is None else self._table.look(root_fd)
                 for number, expected in enumerate(self._prints):
-                    if expected is None:
+                    if expected is None or (seen and seen[number].print == expected.fields):
                         continue
                     if not expected.matches(folders.status(self._parts(number))):
                         raise self._changed(number)
@@ -121,12 +123,12 @@ class SourceFiles:
             raise self._changed(number)
         return found
 
-    def _read_many(self, segments: list[Segment], view: memoryview) -> None:
-        number = segments[0].entry if segments else 0
-        done = 0
+    def _read_many(self, offset: int, view: memoryview) -> None:
+        number = 0
         try:
-            with self._folders() as folders:
-                for segment in segments:
+            with self._folders() as (root_fd, folders):
+                done = 0 if self._table is None else self._table.read(root_fd, offset, view)
+                for segment in self._layout.stretch(offset + done, len(view) - done):
                     number = segment.entry
                     part = view[done : done + segment.length]
                     done += segment.length
@@ -158,17 +160,32 @@ class SourceFiles:
     def _is_kept(self, segment: Segment) -> bool:
         return self._is_file or self._entries[segment.entry].size > segment.length
 
+    def _kept_at(self, offset: int, length: int) -> Segment | None:
+        """The only segment of a range, if its file is kept open."""
+        if len(self._layout.entries_in(offset, length)) == 1:
+            [segment] = self._layout.stretch(offset, length)
+            return segment if self._is_kept(segment) else None
+        return None
+
+    @cached_property
+    def _table(self) -> CompiledFolder | None:
+        if self._is_file:
+            return None
+        prints = (None if one is None else one.fields for one in self._prints)
+        return compiled_folder(self._entries, prints=prints)
+
     def _open_beneath(
         self, number: int, folders: EntryFolders, open_at: Callable[[int, str], int]
     ) -> int:
         return folders.open(self._parts(number), open_at)
 
     def _open(self, number: int) -> int:
-        with self._folders() as folders:
+        with self._folders() as (_, folders):
             return self._open_beneath(number, folders, paths.open_to_read)
 
     @contextmanager
-    def _folders(self) -> Iterator[EntryFolders]:
+    def _folders(self) -> Iterator[tuple[int, EntryFolders]]:
+        """The folder at the top, open, and those beneath it."""
         root = os.path.dirname(self._path) if self._is_file else self._path
         with (
             self._handles.using(
@@ -176,7 +193,7 @@ class SourceFiles:
             ) as root_fd,
             EntryFolders(root, root_fd, self._roots) as folders,
         ):
-            yield folders
+            yield root_fd, folders
 
     def _parts(self, number: int) -> list[str]:
         path = self._entries[number].path

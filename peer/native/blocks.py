@@ -45,14 +45,26 @@ def block_of(data: Buffer) -> int | None:
     return handle if handle is not None and data.nbytes == len(memory) else None
 
 
+def _block_for(length: int) -> memoryview | None:
+    found = mover() if length >= BLOCK_BYTES_MIN else None
+    return None if found is None else new_block(found, length).view
+
+
+def new_memory(length: int) -> memoryview:
+    """Memory to read ``length`` bytes into: a block, if the compiled data path can send it.
+
+    All of it is to be filled: it may hold bytes of another piece.
+    """
+    return _block_for(length) or memoryview(bytearray(length))
+
+
 def read_block(fd: int, length: int, offset: int) -> Buffer:
     """Read ``length`` bytes of a file from ``offset``, or fewer at its end.
 
     Into a block if the compiled data path can send it. Raises `OSError`.
     """
-    found = mover() if length >= BLOCK_BYTES_MIN else None
-    if found is None:
+    view = _block_for(length)
+    if view is None:
         return os.pread(fd, length, offset)
-    view = new_block(found, length).view
     count = os.preadv(fd, [view], offset)
     return view if count == length else view[:count]

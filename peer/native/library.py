@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 from common.digests import Buffer
@@ -22,8 +22,8 @@ from common.messages.control import CheckRow
 log = logging.getLogger(__name__)
 
 # That of native/src/native.h, raised with it. Why: each function is looked up at the start, so that
-# an older library must be told apart by its number. 2 has mt_read_head.
-ABI = 2
+# an older library must be told apart by its number. 3 has mt_folder.
+ABI = 3
 _HAS_ZMQ, _HAS_AEGIS = 1, 2
 
 
@@ -51,6 +51,17 @@ _TYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "mt_digest": (None, (_BYTES, c_size_t, c_uint64, _BYTES, _BYTES)),
     "mt_digest_file": (c_int, (c_int, c_uint64, c_size_t, c_uint64, _BYTES, _BYTES)),
     "mt_whole": (None, (_BYTES, c_size_t, _BYTES)),
+    "mt_folder_new": (
+        c_void_p,
+        (c_char_p, c_size_t, c_uint32, c_char_p, c_char_p, c_char_p, c_uint64),
+    ),
+    "mt_folder_free": (None, (c_void_p,)),
+    "mt_folder_read": (c_size_t, (c_void_p, c_int, c_uint64, _BYTES, c_size_t)),
+    "mt_folder_write": (
+        c_size_t,
+        (c_void_p, c_int, c_uint64, _BYTES, c_size_t, POINTER(c_bool)),
+    ),
+    "mt_folder_look": (None, (c_void_p, c_int, c_void_p)),
     "mt_fetcher_new": (c_void_p, (c_int, c_int)),
     "mt_fetcher_end": (c_int, (c_void_p, c_int)),
     "mt_fetcher_busy_ms": (c_int, (c_void_p,)),

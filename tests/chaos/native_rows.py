@@ -14,7 +14,11 @@ from tests.chaos.stage import Skipped, Stage
 from tests.support.data_paths import BUILT, WHY_NOT
 from tests.support.paths import TESTS
 
-_TESTS = ("unit/peer/native", "unit/peer/serving/test_bulk.py")
+_TESTS = (
+    *("unit/peer/native", "unit/peer/serving/test_bulk.py"),
+    *("unit/peer/files/test_partial_content.py", "unit/peer/files/test_part_destinations.py"),
+    *("unit/peer/files/test_library.py", "unit/peer/files/test_refusing_disk.py"),
+)
 _LONG = ("faults/test_download_faults.py", "faults/test_suppressed_messages.py")
 _OPTIONS = "halt_on_error=1:detect_leaks=0:exitcode=99"  # Python itself frees little at its end
 

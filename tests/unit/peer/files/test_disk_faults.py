@@ -19,6 +19,7 @@ from peer.files.errors import (
     TransientStorageError,
     storage_error,
 )
+from peer.native.folder import CompiledFolder
 from tests.support.partial_downloads import (
     NOISE,
     PIECE,
@@ -28,17 +29,22 @@ from tests.support.partial_downloads import (
     snapshot,
 )
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
 
 
 class FaultyDisk:
-    """Layer between the files of a part and the system; its calls fail while ``number`` is set."""
+    """Layer between the files of a part and the system; its calls fail while ``number`` is set.
+
+    The compiled data path leaves a file that fails to Python, as it does on a disk that fails.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         self.number: int | None = None
         self.calls = 0
         for name in names:
             monkeypatch.setattr(partfile.os, name, self._faulty(getattr(os, name)))
+        if "pwrite" in names:
+            monkeypatch.setattr(CompiledFolder, "write", self._leaving(CompiledFolder.write))
         monkeypatch.setattr(
             partfolder.syscalls, "sync_file_system", self._faulty(syscalls.sync_file_system)
         )
@@ -51,6 +57,13 @@ class FaultyDisk:
             return real(*arguments, **options)
 
         return call
+
+    def _leaving(self, real: Callable[..., tuple[int, bool]]) -> Callable[..., tuple[int, bool]]:
+        def write(*arguments: Any) -> tuple[int, bool]:
+            self.calls += 1
+            return real(*arguments) if self.number is None else (0, False)
+
+        return write
 
 
 def test_F19_a_full_disk_does_not_affect_held_pieces(
@@ -95,6 +108,7 @@ def test_F19_a_file_that_could_not_be_made_is_not_synced(
             raise OSError(number, os.strerror(number), name)
 
         patch.setattr(paths, "create_file", fail)
+        patch.setattr(CompiledFolder, "write", lambda *_: (0, False))
         with pytest.raises(StorageError):
             download.write_piece(3, sample.pieces[3])
     assert download.checkpoint() == (1,)

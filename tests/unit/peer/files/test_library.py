@@ -35,6 +35,8 @@ from peer.files.library import SharedContent
 from peer.files.open_files import HandleCache
 from tests.support.descriptors import open_files
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 PIECE = 16 * 1024
 NOISE = bytes(blake3(b"noise").digest(length=5 * PIECE))
 

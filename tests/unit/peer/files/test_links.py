@@ -22,6 +22,8 @@ from peer.files.scanning import DevicePaths, Scan, scan
 from peer.files.sharing_rule import SKIPPED_MAX, SharingRule, rule_of
 from tests.unit.peer.files.test_scanning import make, peer_home
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 FOLLOW = SharingRule("follow")
 
 

@@ -28,7 +28,7 @@ from tests.support.partial_downloads import (
     snapshot,
 )
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
 
 
 def test_a_destination_in_use_is_refused_and_left_alone(sample: Sample, place: Path) -> None:

@@ -25,6 +25,8 @@ from tests.support.descriptors import open_files
 from tests.support.partial_downloads import NOISE, PIECE, Sample, snapshot
 from tests.support.refusing_disk import RefusingDisk, refusing_disk
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 REFUSALS = (
     *(errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTTY),
     *(errno.EOPNOTSUPP, errno.EROFS, errno.EXDEV, errno.EBADF),

@@ -22,7 +22,7 @@ from peer.files.selection import Selection, select
 from peer.files.unverified_part import UnverifiedPart
 from tests.support.partial_downloads import Sample, listing, snapshot
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
 
 
 class Ended(BaseException):

@@ -13,6 +13,8 @@ from common.manifest import Entry, Manifest, decode, encode, manifest_id
 from peer.files import open_part, sharing
 from peer.files.partial_content import PartialContent
 
+pytestmark = pytest.mark.usefixtures("data_path")
+
 PIECE = 16 * 1024
 
 

@@ -32,7 +32,7 @@ from tests.support.partial_downloads import (
     snapshot,
 )
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
 
 
 def test_checkpointed_pieces_are_held_after_a_restart(sample: Sample, place: Path) -> None:
