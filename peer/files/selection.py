@@ -8,16 +8,18 @@ Patterns are those of gitignore files. ``*`` and ``?`` stop at ``/``, and ``**``
 without ``/`` matches at any depth, another one from the top of the folder. A folder that matches is
 selected with everything in it; one with ``/`` at its end matches folders only.
 
-Limits: each part of a pattern is matched once with each name in the tree, without backtracking over
-stars. The names are those of others.
+Limits: each name in the tree is looked up among the names of all patterns, and matched with their
+globs together. Only if one of them matches, each is tried. There is no backtracking over stars. The
+names are those of others.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import TypeAlias
 
 from common.errors import ConfigError
 from common.manifest import EntryKind, Manifest
@@ -26,11 +28,11 @@ from common.names import PATH_DEPTH_MAX, quoted
 PATTERNS_MAX = 1024  # of one folder, over all commands that added files to it
 PATTERN_CHARACTERS_MAX = 1024
 
-_Match = Callable[[str], object]
+_GLOB = re.compile(r"[*?\[]")
 
 
 class _Pattern:
-    """``parts``: a test for each part of the path; None stands for ``**``."""
+    """``parts``: the name or glob of each part of the path; None stands for ``**``."""
 
     def __init__(self, text: str) -> None:
         body = text.strip("/")
@@ -41,36 +43,59 @@ class _Pattern:
             )
         self.folders_only = text.endswith("/")
         names = re.sub(r"(^|/)\*\*(/\*\*)+(?=/|$)", r"\1**", body).split("/")
+        if names == ["**"]:
+            names.append("*")
         if len(names) == 1 and not text.startswith("/"):
             names.insert(0, "**")
-        self.parts: list[_Match | None] = [
-            None if name == "**" else re.compile(fnmatch.translate(name)).match for name in names
-        ]
-        self.begin = self.reach({0})
+        self.parts = [None if name == "**" else name for name in names]
 
-    def reach(self, places: set[int]) -> frozenset[int]:
-        """``places`` in the pattern, and those behind each ``**`` that may stand for nothing."""
-        found = set(places)
-        parts = self.parts  # never two ** beside each other
-        found.update(place + 1 for place in places if place < len(parts) and parts[place] is None)
-        return frozenset(found)
+    def behind(self, place: int) -> int:
+        """``place``, or that behind a ``**`` there. Two never stand beside each other."""
+        return place + 1 if self.parts[place : place + 1] == [None] else place
 
-    def step(self, places: frozenset[int], name: str) -> frozenset[int]:
-        """The places after one more part of the path."""
-        found: set[int] = set()
-        for place in places:
-            if place == len(self.parts):
-                continue
-            match = self.parts[place]
-            if match is None:
-                found.add(place)
-            elif match(name):
-                found.add(place + 1)
-        return self.reach(found)
-
-    def ends(self, places: frozenset[int]) -> bool:
+    def ends(self, place: int) -> bool:
         """Whether the whole pattern has matched."""
-        return len(self.parts) in places
+        return self.behind(place) == len(self.parts)
+
+
+_Place: TypeAlias = tuple[_Pattern, int]
+
+
+class _Folder:
+    """The places in the patterns at one folder: those that its names may go on from."""
+
+    def __init__(self, places: Iterable[_Place]) -> None:
+        self.stay: list[_Place] = []
+        """At a ``**``, which takes any name."""
+        self._names: dict[str, list[_Place]] = {}
+        self._globs: list[tuple[str, _Place]] = []
+        for pattern, place in set(places):
+            if pattern.parts[place] is None:
+                self.stay.append((pattern, place))
+            name = pattern.parts[pattern.behind(place)]
+            assert name is not None
+            found = pattern, pattern.behind(place) + 1
+            if _GLOB.search(name):
+                self._globs.append((name, found))
+            else:
+                self._names.setdefault(name, []).append(found)
+
+    def moved(self, name: str, globs: _Globs) -> list[_Place]:
+        """The places after ``name``, beside those that stay."""
+        found = [*self._names.get(name, ())]
+        if self._globs and globs.any_matches(name):
+            found += [place for glob, place in self._globs if globs.matches[glob](name)]
+        return found
+
+
+class _Globs:
+    """The globs of all patterns. Most names match none of them, which one expression finds out."""
+
+    def __init__(self, patterns: Sequence[_Pattern]) -> None:
+        parts = {part for pattern in patterns for part in pattern.parts if part is not None}
+        texts = {glob: fnmatch.translate(glob) for glob in parts if _GLOB.search(glob)}
+        self.matches = {glob: re.compile(text).match for glob, text in texts.items()}
+        self.any_matches = re.compile("|".join(texts.values())).match
 
 
 class Selection:
@@ -136,20 +161,17 @@ def select(manifest: Manifest, patterns: Sequence[str]) -> Selection:
         return Selection(manifest, range(len(manifest.entries)))
     if len(patterns) > PATTERNS_MAX:
         raise ConfigError(f"more than {PATTERNS_MAX} patterns of files")
-    compiled = [_Pattern(text) for text in patterns]
-    return Selection(manifest, _matches(manifest, compiled))
+    return Selection(manifest, _matches(manifest, [_Pattern(text) for text in patterns]))
 
 
 def _matches(manifest: Manifest, patterns: list[_Pattern]) -> Iterable[int]:
     """Entries come in order, so each folder is matched once.
 
-    ``levels`` has, for each folder on the way to the last entry, the places in each pattern, or
-    None if the folder is selected with everything in it.
+    ``levels`` has each folder on the way to the last entry; None is one that is selected with
+    everything in it.
     """
-    whole = any(pattern.ends(pattern.begin) for pattern in patterns)
-    levels: list[list[frozenset[int]] | None] = [
-        None if whole else [pattern.begin for pattern in patterns]
-    ]
+    globs = _Globs(patterns)
+    levels: list[_Folder | None] = [_Folder((pattern, 0) for pattern in patterns)]
     last: list[str] = []
     for number, entry in enumerate(manifest.entries):
         parts = entry.path.split("/")
@@ -162,16 +184,22 @@ def _matches(manifest: Manifest, patterns: list[_Pattern]) -> Iterable[int]:
             if above is None:
                 levels.append(None)
                 continue
-            places = list(map(_Pattern.step, patterns, above, [parts[depth]] * len(patterns)))
+            moved = above.moved(parts[depth], globs)
             is_folder = depth + 1 < len(parts) or entry.kind is EntryKind.FOLDER
             ended = (
                 pattern.ends(place) and (is_folder or not pattern.folders_only)
-                for pattern, place in zip(patterns, places, strict=True)
+                for pattern, place in moved
             )
-            levels.append(None if any(ended) else places)
+            if any(ended):
+                levels.append(None)
+            else:
+                levels.append(_Folder([*above.stay, *moved]) if is_folder else _NOTHING)
         if levels[-1] is None:
             yield number
         last = parts
+
+
+_NOTHING = _Folder(())
 
 
 def nothing(manifest: Manifest) -> Selection:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from typing import Any
 
 import pytest
 
 from common.digests import Algorithm
 from common.errors import ConfigError
 from common.manifest import Entry, EntryKind, Manifest
+from peer.files import selection
 from peer.files.selection import PATTERNS_MAX, select
 
 PATHS = (
@@ -84,6 +87,31 @@ def test_h125_slow_patterns_and_names_end_soon() -> None:
     with pytest.raises(ConfigError):
         select(manifest_of(paths), ["a/" * 400 + "b"])
     assert len(select(manifest_of(paths), slow)) == 0
+
+
+def test_h125_a_name_is_matched_with_each_glob_only_if_it_matches_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = Counter[str]()
+
+    class Counting(dict[str, Any]):
+        def __getitem__(self, glob: str) -> Any:
+            tried[glob] += 1
+            return super().__getitem__(glob)
+
+    class Globs(selection._Globs):
+        def __init__(self, patterns: Any) -> None:
+            super().__init__(patterns)
+            self.matches = Counting(self.matches)
+
+    monkeypatch.setattr(selection, "_Globs", Globs)
+    found = select(
+        manifest_of(tuple(f"folder-{n}/file-{n}" for n in range(100))),
+        [*(f"*-{n}.txt" for n in range(64)), "*r-7/*-7"],
+    )
+    assert len(found) == 1
+    assert set(tried.values()) == {1, 2}  # in the one folder that a glob matches
+    assert tried.total() <= 130
 
 
 def test_the_pieces_of_a_selection_are_those_of_its_bytes() -> None:
