@@ -262,10 +262,36 @@ def test_no_password_is_told() -> None:
     with pytest.raises(StorageError) as caught:
         PostgresStore(url)
     assert "hunter2" not in str(caught.value) + str(caught.value.hint)
-    for wrong in ("postgresql://eve:hunter2@[h/x", "postgresql://eve:hunter2@h/?nonsense=1"):
+    for wrong in (
+        "postgresql://eve:hunter2@[h/x",
+        "postgresql://eve:hunter2@h/?nonsense=1",
+        "postgresql://eve@h/?dbname=postgresql://eve:hunter2@other/x",
+        "postgresql://eve@h/postgresql%3A%2F%2Feve%3Ahunter2%40other%2Fx",
+        "postgresql://eve@h/?dbname=host=x password=hunter2",
+        "postgresql://eve@h/?host=eve:hunter2@h",
+        "postgresql://eve@h:5432,other:hunter2/x",
+        "postgresql://eve:a/hunter2@h/x",  # passwords with special characters
+        "postgresql://eve:1/hunter2@h/x",
+        "postgresql://eve:a@hunter2@h/x",
+        "postgresql://eve@h/x%3Fpassword=hunter2",
+    ):
         with pytest.raises(ConfigError) as refused:
             pg.shown(wrong)
         assert "hunter2" not in str(refused.value) + repr(refused.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("postgresql://eve:a%40b@db-1.example:5432/x", "postgresql://db-1.example:5432/x"),
+        ("postgresql://[2001:db8::1]:5432/x", "postgresql://2001:db8::1:5432/x"),
+        ("postgresql://a:1,b:2/x", "postgresql://a:1,b:2/x"),
+        ("postgresql:///x?host=/run/postgresql&user=eve", "postgresql:///x?host=/run/postgresql"),
+        ("postgresql://", "postgresql://localhost/"),
+    ],
+)
+def test_a_plain_url_is_shown_without_its_user(url: str, seen: str) -> None:
+    assert pg.shown(url) == seen
 
 
 @pytest.mark.parametrize("in_log", [True, False])

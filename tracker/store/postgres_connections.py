@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ class Unreachable(StorageError):
 SCHEMES = ("postgresql://", "postgres://")
 SERVER_MIN = 14_00_00  # the first with client_connection_check_interval
 CONNECT_S = 5  # for one address
+_HOST = re.compile(r"|[/@][^@:=?]*|[\w.-]+|[0-9A-Fa-f:.]+(%\w+)?")
+_DATABASE = re.compile(r"[^@:=?/]*")
 _NOT_YET = ("starting up", "shutting down", "too many", "recovery")
 UNSAFE_VARIABLE = "MINI_TORRENT_TRACKER_UNSAFE_DATABASE"
 
@@ -76,13 +79,33 @@ def parsed(url: str) -> dict[str, Any]:
     import psycopg.conninfo
 
     try:
-        return psycopg.conninfo.conninfo_to_dict(url)
+        found = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.Error:
         # The driver's text repeats the URL, with its password.
+        found = None
+    if found is None or not _is_plain(found):
         raise ConfigError(
             "the URL of the database cannot be read",
-            "it looks like this: postgresql://USER@HOST:5432/DATABASE?sslmode=verify-full",
-        ) from None
+            "it looks like this: postgresql://USER@HOST:5432/DATABASE?sslmode=verify-full; write"
+            " a special character of a password as its code, such as %40 for @",
+        )
+    return found
+
+
+def _is_plain(found: dict[str, Any]) -> bool:
+    """Whether the parts that `shown` tells are plain.
+
+    Why: if a special character of a password has no code, or a URL stands within the URL, a part of
+    the password comes to stand in them.
+    """
+    host, address, port, database = (
+        str(found.get(name) or "") for name in ("host", "hostaddr", "port", "dbname")
+    )
+    return (
+        all(_HOST.fullmatch(one) for one in f"{host},{address}".split(","))
+        and all(one.isdigit() for one in port.split(",") if one)
+        and _DATABASE.fullmatch(database) is not None
+    )
 
 
 def shown(url: str) -> str:
