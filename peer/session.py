@@ -134,7 +134,6 @@ class Session:
         """End everything of ``group``, which the user has left."""
         self._tickets.drop(group)
         await self._shares.left_group(group)
-        await self._replica.sync()
 
     def link_up(self) -> None:
         """Activate or deactivate: the link is up, and the tracker has named the user."""

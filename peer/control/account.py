@@ -105,7 +105,7 @@ class Account:
         ends_at = monotonic() + PLACE_S
         while True:
             try:
-                return (await self._link.request(command, answer)).reply
+                return await self._link.request(command, answer)
             except Refused as error:
                 if error.code is not Code.BUSY or monotonic() >= ends_at:
                     raise
@@ -135,7 +135,7 @@ class Account:
     async def _devices(self) -> list[tracker.OwnDevice]:
         async def page(last: tracker.OwnDevice | None) -> tracker.OwnDevices:
             command = tracker.ListDevices("" if last is None else last.device.hex())
-            return (await self._link.request(command, tracker.OwnDevices)).reply
+            return await self._link.request(command, tracker.OwnDevices)
 
         rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_USER_MAX)
         return [row async for row in rows]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -21,8 +21,6 @@ from peer.shares.manager import Shares
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
-
-R = TypeVar("R")
 
 RelayedCommand: TypeAlias = (
     control.CreateGroup
@@ -104,9 +102,8 @@ class GroupCommands:
         match command:
             case control.AcceptRequest() | control.RejectRequest() | control.RemoveMember():
                 fields["user"] = names.user_id(command.user)
-        await self._tracker(relay.command(**fields), tracker.Done)
-        if relay.sync:
-            await self._replica.sync()
+        change = self._link.request(relay.command(**fields), tracker.Done)
+        await (self._replica.sync_after(change) if relay.sync else change)
         changed = {"group": fields["group"], "user": fields.get("user", self._replica.user)}
         return control.Done(relay.text.format(**fields), {**changed, "role": relay.role})
 
@@ -118,8 +115,12 @@ class GroupCommands:
         if row is not None and owned and not yes:
             return control.NeedsConsent(leaving_question(group, row.members))
         replica.pending.discard(group)  # a withdrawn request gets no answer
-        await self._tracker(tracker.LeaveGroup(group), tracker.Done)
-        await self._session.left_group(group)
+
+        async def leave() -> None:
+            await self._link.request(tracker.LeaveGroup(group), tracker.Done)
+            await self._session.left_group(group)
+
+        await replica.sync_after(leave())
         if withdraws:
             return self._left(group, f"you no longer ask to join {group}")
         if not owned:
@@ -138,7 +139,7 @@ class GroupCommands:
 
     async def _group_row(self, group: GroupId) -> tracker.GroupRow | None:
         """The row of one group among those of the tracker, which are in order."""
-        page = await self._tracker(tracker.ListGroups(group[:-1]), tracker.GroupRows)
+        page = await self._link.request(tracker.ListGroups(group[:-1]), tracker.GroupRows)
         while page.rows:
             for row in page.rows:
                 if names.fold_id(row.group) == group:
@@ -146,13 +147,13 @@ class GroupCommands:
             last = names.fold_id(page.rows[-1].group)
             if not page.more or last > group:
                 return None
-            page = await self._tracker(tracker.ListGroups(last), tracker.GroupRows)
+            page = await self._link.request(tracker.ListGroups(last), tracker.GroupRows)
         return None
 
     async def _all_groups(self) -> control.Groups:
         async def page(last: tracker.GroupRow | None) -> tracker.GroupRows:
             command = tracker.ListGroups("" if last is None else last.group)
-            return await self._tracker(command, tracker.GroupRows)
+            return await self._link.request(command, tracker.GroupRows)
 
         rows = listing(
             page, lambda row: names.fold_id(row.group), "groups", limits.GROUPS_LISTED_MAX
@@ -164,7 +165,9 @@ class GroupCommands:
             after = "" if last is None else last.name
             if last is not None and versions:
                 after = names.versioned(last.name, last.version)
-            return await self._tracker(tracker.ListFiles(group, after, versions), tracker.FileRows)
+            return await self._link.request(
+                tracker.ListFiles(group, after, versions), tracker.FileRows
+            )
 
         def key(row: tracker.FileRow) -> tuple[str, int]:
             return names.fold_name(row.name), row.version
@@ -183,13 +186,10 @@ class GroupCommands:
     ) -> control.Users:
         async def page(last: tracker.UserRow | None) -> tracker.UserRows:
             after = "" if last is None else last.user
-            return await self._tracker(type(command)(command.group, after), tracker.UserRows)
+            return await self._link.request(type(command)(command.group, after), tracker.UserRows)
 
         rows = listing(page, lambda row: names.fold_id(row.user), "users", rows_max)
         return control.Users([user_row(row) async for row in rows])
-
-    async def _tracker(self, command: tracker.Command, answer: type[R]) -> R:
-        return (await self._link.request(command, answer)).reply
 
 
 def leaving_question(group: str, members: int) -> str:

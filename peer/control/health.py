@@ -83,7 +83,7 @@ def _address(whereabouts: AddressWatch) -> control.CheckRow:
 
 async def _reachable(link: TrackerLink) -> control.CheckRow:
     try:
-        probed = (await link.request(tracker.ProbeMe(), tracker.Probed)).reply
+        probed = await link.request(tracker.ProbeMe(), tracker.Probed)
     except MiniTorrentError as error:
         return control.CheckRow("reachable", True, f"not tested: {error.message}")
     if probed.answered:

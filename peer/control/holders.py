@@ -116,7 +116,7 @@ class HolderCommands:
             nonlocal first, version
             after = "" if last is None else last.device.hex()
             command = tracker.WhoHas(group, name, version, after)
-            reply = (await self._link.request(command, tracker.Holders)).reply
+            reply = await self._link.request(command, tracker.Holders)
             check_name(reply.row, name)
             if version and reply.row.version != version:
                 raise RemoteProtocolError("list holders: the tracker answered another version")

@@ -58,10 +58,10 @@ class InvitationCommands:
         await self._link.reachable()
         invitation = Invitation(self._link.known, new_secret())
         key = key_of(invitation.proof)
-        answer = await self._link.request(tracker.Invite(group, key, uses, life_s), tracker.Invited)
-        row = answer.reply.row
+        reply = await self._link.request(tracker.Invite(group, key, uses, life_s), tracker.Invited)
+        row = reply.row
         check_invited(row, id_of(key), uses)
-        where = _for_others(invitation.tracker, answer.reply.endpoint)
+        where = _for_others(invitation.tracker, reply.endpoint)
         link = Invitation(where, invitation.secret).link
         local = all(map(is_loopback, where.endpoints))
         return control.Invited(group, row.id, link, row.uses, time_text(row.expires_ms), local)
@@ -69,7 +69,7 @@ class InvitationCommands:
     async def _list(self, group: GroupId) -> control.Invites:
         async def page(last: tracker.InvitationRow | None) -> tracker.InvitationRows:
             command = tracker.ListInvitations(group, "" if last is None else last.id)
-            return (await self._link.request(command, tracker.InvitationRows)).reply
+            return await self._link.request(command, tracker.InvitationRows)
 
         rows = listing(page, lambda row: row.id, "invitations", limits.INVITATIONS_KEPT_MAX)
         return control.Invites(
@@ -105,10 +105,8 @@ class InvitationCommands:
         return control.Redeemed(group, user, by, reply.created)
 
     async def _join(self, invitation: Invitation) -> tracker.Redeemed:
-        command = tracker.Redeem(invitation.proof)
-        reply = (await self._link.request(command, tracker.Redeemed)).reply
-        await self._replica.sync()
-        return reply
+        joined = self._link.request(tracker.Redeem(invitation.proof), tracker.Redeemed)
+        return await self._replica.sync_after(joined)
 
     async def _enter(
         self, invitation: Invitation, user: UserId, command: control.Redeem

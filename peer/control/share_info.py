@@ -62,7 +62,7 @@ async def _versions(link: TrackerLink, group: GroupId, name: str) -> list[int]:
 
     async def page(last: tracker.FileRow | None) -> tracker.FileRows:
         after = name if last is None else names.versioned(last.name, last.version)
-        return (await link.request(tracker.ListFiles(group, after, True), tracker.FileRows)).reply
+        return await link.request(tracker.ListFiles(group, after, True), tracker.FileRows)
 
     def key(row: tracker.FileRow) -> tuple[str, int]:
         return names.fold_name(row.name), row.version

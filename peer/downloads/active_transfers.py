@@ -114,7 +114,7 @@ class ActiveTransfers:
         command = tracker.GetSources(job.group, job.content)
         try:
             await self._services.tickets.want(job.group)
-            reply = (await self._services.link.request(command, tracker.Sources)).reply
+            reply = await self._services.link.request(command, tracker.Sources)
         except MiniTorrentError as error:
             log.debug("no sources were learned: %s", error)
             if isinstance(error, Refused) and error.code is Code.UNKNOWN_SHARE:

@@ -12,7 +12,7 @@ from common import limits, manifest
 from common.errors import IntegrityError, MiniTorrentError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.link import check_source
-from common.messages import control, tracker
+from common.messages import control
 from common.messages.base import Refusal, Source
 from common.names import fold_id
 from peer.downloads.job import DownloadServices
@@ -125,8 +125,7 @@ async def _from_tracker(
     parts = bytearray()
     while len(parts) < total:
         report(control.Progress("fetching the manifest", len(parts), total))
-        command = tracker.GetManifest(group, content, len(parts))
-        answer = await services.link.request(command, tracker.ManifestPart)
+        answer = await services.link.manifest_part(group, content, len(parts))
         fits = 0 < len(answer.data) <= total - len(parts)
         if (answer.reply.total_bytes, answer.reply.offset) != (total, len(parts)) or not fits:
             raise IntegrityError("the tracker's parts of the manifest do not fit together")

@@ -19,7 +19,6 @@ from common import manifest as manifests
 from common.errors import IntegrityError, MiniTorrentError, RemoteProtocolError, StorageError
 from common.ids import ContentId
 from common.manifest import Manifest
-from common.messages import tracker
 from peer.downloads.job import DownloadJob, DownloadServices
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.files import open_part
@@ -108,8 +107,7 @@ class PartStore:
         services = self._services
         encoded = services.manifests.get(job.content)
         if encoded is None or manifests.manifest_id(encoded) != job.content:
-            command = tracker.GetManifest(job.group, job.content, 0)
-            total = (await services.link.request(command, tracker.ManifestPart)).reply.total_bytes
+            total = (await services.link.manifest_part(job.group, job.content)).reply.total_bytes
             encoded = await fetch_manifest(
                 services, job.group, job.content, total, [], lambda _: None
             )

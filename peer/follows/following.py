@@ -176,7 +176,7 @@ class Following:
 
         async def page(last: tracker.FileRow | None) -> tracker.FileRows:
             command = tracker.ListFiles(group, "" if last is None else last.name)
-            return (await self._services.link.request(command, tracker.FileRows)).reply
+            return await self._services.link.request(command, tracker.FileRows)
 
         rows = listing(page, lambda row: fold_name(row.name), "files", limits.SHARES_PER_GROUP_MAX)
         before, self.listed = self.listed, {}

@@ -73,18 +73,18 @@ class TrackerOffers:
         Why: a device that comes back with thousands of shares exceeds the tracker's limits."""
         for _ in range(TRIES):
             try:
-                return (await self._link.request(command, answer, data=data)).reply
+                return await self._link.request(command, answer, data=data)
             except Refused as error:
                 if error.code is not Code.BUSY:
                     raise
             await asyncio.sleep(BUSY_S)
-        return (await self._link.request(command, answer, data=data)).reply
+        return await self._link.request(command, answer, data=data)
 
     async def find(self, group: GroupId, name: str) -> tracker.ShareFound | None:
         """The current version of ``name`` or a twin of it; None if there is none."""
         try:
             command = tracker.FindShare(group, name)
-            return (await self._link.request(command, tracker.ShareFound)).reply
+            return await self._link.request(command, tracker.ShareFound)
         except Refused as error:
             if error.code is Code.UNKNOWN_SHARE:
                 return None
@@ -95,8 +95,7 @@ class TrackerOffers:
         parts = bytearray()
         total = 1
         while len(parts) < total:
-            command = tracker.GetManifest(group, content, len(parts))
-            answer = await self._link.request(command, tracker.ManifestPart)
+            answer = await self._link.manifest_part(group, content, len(parts))
             total = answer.reply.total_bytes
             if not answer.data or total > limits.MANIFEST_BYTES_MAX:
                 break

@@ -32,7 +32,7 @@ async def find_share(
 
 async def _find(link: TrackerLink, group: GroupId, name: str, version: int) -> tracker.ShareFound:
     command = tracker.FindShare(group, share_name(name), version)
-    found = (await link.request(command, tracker.ShareFound)).reply
+    found = await link.request(command, tracker.ShareFound)
     check_name(found.row, name)
     check_version(found.row, version)
     return found

@@ -11,9 +11,9 @@ Invariant: each log entry reaches ``on_entry`` once and in order.
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from typing import TypeVar
 
 from common import limits
 from common.crypto.event_seal import epoch_of, share_topic, unseal
@@ -27,9 +27,10 @@ from common.shared_refusals import not_logged_in
 from peer.tracker_client.claims import check_group, states_of
 from peer.tracker_client.group_view import Effect, Gap, GroupView
 from peer.tracker_client.link import TrackerLink
-from peer.tracker_client.listing import listing
+from peer.tracker_client.listing import devices_of
 from peer.tracker_client.single_flight import SingleFlight, Work
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _published: Decoder[events.Published] = Decoder(events.Published)
@@ -63,6 +64,7 @@ class GroupReplica:
         self._inbox: tuple[bytes, bytes] | None = None
         self._tasks = SingleFlight(lambda: link.connected)
         self._logins = 0
+        self._changes = 0  # under way; a sync follows each
         self.user: UserId | None = None
         self.pending: set[GroupId] = set()
         """The groups that the user asked to join, unanswered so far."""
@@ -177,7 +179,8 @@ class GroupReplica:
             unseal(self._inbox[1], topic, sealed)
             if self.user is None:
                 self._link.reconnect()  # an account that was disabled may be let in again
-            self.refresh()
+            if not self._changes:
+                self.refresh()
             return
         view = self._views.get(self._by_topic.get(topic, GroupId("")))
         if view is None:
@@ -247,7 +250,7 @@ class GroupReplica:
     async def _fetch_events(self, group: GroupId) -> None:
         while (view := self._views.get(group)) is not None:
             command = tracker.EventsSince(group, view.seq)
-            reply = (await self._link.request(command, tracker.Events)).reply
+            reply = await self._link.request(command, tracker.Events)
             if reply.snapshot is not None and reply.head > view.seq:
                 await self._take_snapshot(view, reply, reply.snapshot)
             before = view.seq
@@ -288,9 +291,22 @@ class GroupReplica:
         if self.user is not None:
             await self._fetch_state()
 
+    async def sync_after(self, change: Awaitable[T]) -> T:
+        """Await ``change``, then `sync`. Why: a nudge about the change comes before its reply."""
+        self._changes += 1
+        try:
+            reply = await change
+        except BaseException:
+            self.refresh()
+            raise
+        finally:
+            self._changes -= 1
+        await self.sync()
+        return reply
+
     async def _fetch_state(self) -> None:
         login = self._logins
-        reply = (await self._link.request(tracker.Follow(), tracker.Following)).reply
+        reply = await self._link.request(tracker.Follow(), tracker.Following)
         if login != self._logins:
             return  # the user has changed meanwhile
         before = set(self._views)
@@ -335,7 +351,7 @@ class GroupReplica:
 
     async def _fetch_devices(self, group: GroupId) -> None:
         for _ in range(DEVICES_TRIES):
-            seq, devices = await self._list_devices(group)
+            seq, devices = await devices_of(self._link, group)
             view = self._views.get(group)
             if view is None:
                 return
@@ -343,23 +359,6 @@ class GroupReplica:
             if effects is not None:
                 self._perform(view, effects)
                 return
-
-    async def _list_devices(self, group: GroupId) -> tuple[int, dict[DeviceKey, UserId]]:
-        """Return the members' devices, and the head of the log at the first page."""
-        seq = 0
-
-        async def page(last: tracker.DeviceRow | None) -> tracker.DeviceRows:
-            nonlocal seq
-            command = tracker.GetDevices(group, "" if last is None else last.device.hex())
-            reply = (await self._link.request(command, tracker.DeviceRows)).reply
-            seq = seq or reply.seq
-            return reply
-
-        rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_GROUP_MAX)
-        devices = {
-            DeviceKey(row.device): UserId(sys.intern(fold_id(row.user))) async for row in rows
-        }
-        return seq, devices
 
     def _drop(self, group: GroupId) -> None:
         view = self._views.pop(group)

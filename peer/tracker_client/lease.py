@@ -69,7 +69,7 @@ class LeaseKeeper:
         )
         sent_at = monotonic()
         try:
-            reply = (await self._link.request(command, tracker.Announced)).reply
+            reply = await self._link.request(command, tracker.Announced)
         except Refused as error:
             if error.code is Code.KEY_IN_USE:
                 # Another machine has this key and is online: we stop acting as this device.

@@ -34,6 +34,7 @@ from common import limits
 from common.crypto.keys import KeyPair
 from common.errors import MiniTorrentError, Refused, RemoteProtocolError, TransportError
 from common.host.clock import TrackerTime, monotonic
+from common.ids import ContentId, GroupId
 from common.link import Link, Tracker
 from common.messages import events, tracker
 from common.messages.refusals import Code
@@ -193,7 +194,7 @@ class TrackerLink:
         *,
         data: bytes | memoryview | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
-    ) -> Answer[R]:
+    ) -> R:
         """Send a request to the tracker; return its reply, of one of the types of ``answer``.
 
         Raises `Refused`, and `TransportError` when the tracker cannot be reached or does not
@@ -201,7 +202,15 @@ class TrackerLink:
         tracker recognises a command that it has carried out already.
         """
         await self.reachable()
-        return await self._answer_to(command, answer, data, timeout_s)
+        return (await self._answer_to(command, answer, data, timeout_s)).reply
+
+    async def manifest_part(
+        self, group: GroupId, content: ContentId, offset: int = 0
+    ) -> Answer[tracker.ManifestPart]:
+        """Request a part of a manifest, as `request` does."""
+        await self.reachable()
+        command = tracker.GetManifest(group, content, offset)
+        return await self._answer_to(command, tracker.ManifestPart)
 
     async def reachable(self) -> None:
         """Raise `TransportError` unless the link is up, or comes up in a moment."""
@@ -213,7 +222,7 @@ class TrackerLink:
             # Why: a request must find a tracker that has returned, before the pause is over.
             before = status.rounds
             self._wanted.set()
-            patience_s = CONNECT_TIMEOUT_S if self._has_others() else ATTEMPT_S
+            patience_s = CONNECT_TIMEOUT_S if len(self.known.endpoints) > 1 else ATTEMPT_S
             await status.wait(lambda: self.connected or status.rounds > before, patience_s)
         if not self.connected:
             raise self._unreachable()
@@ -221,15 +230,12 @@ class TrackerLink:
     def _unreachable(self) -> MiniTorrentError:
         return unreachable(self.known, self._status)
 
-    def _has_others(self) -> bool:
-        return len(self.known.endpoints) > 1
-
     async def _answer_to(
         self,
         command: tracker.Command,
         answer: type[R] | tuple[type[R], ...],
-        data: Any,
-        timeout_s: float,
+        data: Any = None,
+        timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> Answer[R]:
         try:
             return await self._requests.request(command, answer, data, timeout_s)
@@ -322,8 +328,7 @@ class TrackerLink:
 
     async def _establish(self, connection: TrackerConnection) -> None:
         where, sent_at = connection.where, monotonic()
-        answer = await self._answer_to(self._hello, tracker.Welcome, None, QUEUE_S)
-        welcome = answer.reply
+        welcome = (await self._answer_to(self._hello, tracker.Welcome, None, QUEUE_S)).reply
         check_welcome(welcome)
         self._selector.check(where, bool(welcome.user), monotonic())
         self.time.learn(welcome.time_ms, sent_at, monotonic())
@@ -377,7 +382,7 @@ class TrackerLink:
             # Pending requests get their reply after a quick reconnection, or fail. Only these: the
             # next attempt has a pending request of its own, which must not fail with them.
             lost, rounds = self._requests.pending(), self._status.rounds
-            if self._has_others():  # another one may be up by the end of the next round
+            if len(self.known.endpoints) > 1:  # another one may be up by the end of the next round
                 rounds += 2
             asyncio.get_running_loop().call_later(LOST_GRACE_S, self._fail_if_down, lost, rounds)
 

@@ -6,10 +6,16 @@ rows than the bound, so a tracker that never ends a listing costs a bounded amou
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from common import limits
 from common.errors import RemoteProtocolError
+from common.ids import DeviceKey, GroupId, UserId
+from common.messages import tracker
+from common.names import fold_id
+from peer.tracker_client.link import TrackerLink
 
 R = TypeVar("R", covariant=True)
 Row = TypeVar("Row")
@@ -51,3 +57,19 @@ async def listing(
         if page.more and not page.rows:
             raise RemoteProtocolError(f"list {what}: the tracker sent an empty page")
         more = page.more
+
+
+async def devices_of(link: TrackerLink, group: GroupId) -> tuple[int, dict[DeviceKey, UserId]]:
+    """Return the devices of a group's members, and the head of its log at the first page."""
+    seq = 0
+
+    async def page(last: tracker.DeviceRow | None) -> tracker.DeviceRows:
+        nonlocal seq
+        command = tracker.GetDevices(group, "" if last is None else last.device.hex())
+        reply = await link.request(command, tracker.DeviceRows)
+        seq = seq or reply.seq
+        return reply
+
+    rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_GROUP_MAX)
+    users = {DeviceKey(row.device): UserId(sys.intern(fold_id(row.user))) async for row in rows}
+    return seq, users

@@ -94,7 +94,7 @@ class TicketWallet:
         sent_at = monotonic()
         try:
             command = tracker.GetTickets(list(groups))
-            reply = (await self._link.request(command, tracker.Tickets)).reply
+            reply = await self._link.request(command, tracker.Tickets)
         except Refused as error:
             if error.code is Code.UNKNOWN_GROUP:  # the user is in none of them
                 self._not_given(groups)

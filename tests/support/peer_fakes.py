@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import Refused, TransportError
 from common.ids import GroupId, UserId
+from common.messages import tracker
 from common.messages.refusals import Code
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import Answer
@@ -54,7 +55,7 @@ class FakeLink:
 
     async def request(
         self, command: Any, answer: type[Any], *, data: Any = None, timeout_s: float = 0.0
-    ) -> Answer[Any]:
+    ) -> Any:
         self.asked.append(command)
         self.data = data
         if not self.connected:
@@ -66,10 +67,11 @@ class FakeLink:
                 reply = await reply
         if isinstance(reply, Exception):
             raise reply
-        if isinstance(reply, Answer):
-            return reply
-        assert isinstance(reply, answer), reply
-        return Answer(reply, b"")
+        assert type(reply) is Answer or isinstance(reply, answer), reply
+        return reply
+
+    async def manifest_part(self, group: str, content: bytes, offset: int = 0) -> Any:
+        return await self.request(tracker.GetManifest(group, content, offset), tracker.ManifestPart)
 
     def asked_for(self, kind: type[Any]) -> list[Any]:
         return [command for command in self.asked if isinstance(command, kind)]

@@ -250,4 +250,4 @@ async def test_a_logout_with_a_lost_reply_counts_as_done_here() -> None:
 async def test_leaving_a_group_voluntarily() -> None:
     stage = Stage(ALICE)
     await stage.session.left_group(FILMS)
-    assert stage.log == ["tickets.drop", "shares.left_group", "replica.sync"]
+    assert stage.log == ["tickets.drop", "shares.left_group"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -29,7 +28,7 @@ class _Link:
         self._row = row
 
     async def request(self, command: Any, kind: Any) -> Any:
-        return SimpleNamespace(reply=tracker.Holders(ROW, [self._row], False))
+        return tracker.Holders(ROW, [self._row], False)
 
 
 @pytest.mark.parametrize("timed_out", [False, True])

@@ -33,7 +33,7 @@ class FakeLink:
 
     async def request(self, command: Any, answer: Any) -> Any:
         self.asked.append(command)
-        return SimpleNamespace(reply=self._reply(command))
+        return self._reply(command)
 
 
 class FakeAccount:
@@ -44,7 +44,7 @@ class FakeAccount:
         self.entered_as: list[str] = []
 
     async def request_with_retry(self, command: Any, answer: Any) -> Any:
-        return (await self._link.request(command, answer)).reply
+        return await self._link.request(command, answer)
 
     async def entered(self, user: str) -> None:
         self.entered_as.append(user)

@@ -26,7 +26,7 @@ from peer.workers import Workers
 from tests.support.peer_fakes import until
 from tests.support.tracker_harness import TrackerHarness
 from tracker.core import commands
-from tracker.core.context import Caller, ReadPart, TakePart
+from tracker.core.context import Caller, TakePart
 from tracker.core.records import ManifestSummary
 
 LAB = GroupId("lab")
@@ -43,19 +43,21 @@ class Link:
     async def reachable(self) -> None:
         pass
 
-    async def request(self, command: Any, _: Any, data: bytes | None = None) -> Answer[Any]:
+    async def manifest_part(self, group: str, content: bytes, offset: int) -> Answer[Any]:
+        part = self.device.asks(tracker.GetManifest(group, content, offset))
+        body = self.bodies[part.content]
+        return Answer(tracker.ManifestPart(len(body), 0), body)
+
+    async def request(self, command: Any, _: Any, data: bytes | None = None) -> Any:
         await asyncio.sleep(0)
         reply = self.device.asks(command)
         if isinstance(reply, TakePart):
             assert data is not None
             self._gathered(reply, data)
             reply = tracker.Done()
-        if isinstance(reply, ReadPart):
-            body = self.bodies[reply.content]
-            return Answer(tracker.ManifestPart(len(body), 0), body)
         if isinstance(reply, Refusal):
             raise Refused(reply.code, reply.message, reply.hint)
-        return Answer(reply, b"")
+        return reply
 
     def _gathered(self, part: TakePart, body: bytes) -> None:
         made = manifest.decode(body, part.content)
@@ -230,7 +232,7 @@ async def test_a_replacement_that_comes_too_late_is_refused_and_changes_nothing(
     await alice.upload(b"one" * 9000, "one")
     request, phone = alice.link.request, harness.user("alice", "phone")
 
-    async def overtaken(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
+    async def overtaken(command: Any, kind: Any, data: bytes | None = None) -> Any:
         if isinstance(command, tracker.Offer) and command.replace:
             other = harness.content("other")
             phone.does(tracker.Offer("lab", "data", other, True))
@@ -299,7 +301,7 @@ async def test_f103_a_lost_reply_to_a_replacement_leaves_no_offer_without_a_reco
     await bob.upload(b"one" * 9000)
     request = alice.link.request
 
-    async def lost(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
+    async def lost(command: Any, kind: Any, data: bytes | None = None) -> Any:
         answer = await request(command, kind, data)
         if isinstance(command, tracker.Offer) and command.replace:
             alice.link.request = request  # type: ignore[method-assign]

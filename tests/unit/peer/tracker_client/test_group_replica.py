@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -518,6 +519,32 @@ async def test_two_answers_at_once_begin_a_group_once(harness: Harness) -> None:
     harness.publish(harness.happen(FILMS))
     await turns()
     assert harness.seqs() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_command_and_the_nudge_about_it_cause_one_request(
+    harness: Harness, refused: bool
+) -> None:
+    """The tracker publishes the nudge before it sends the reply."""
+    await harness.start()
+    await turns()
+    before = len(harness.link.asked_for(tracker.Follow))
+    nudge = seal(WELCOME.inbox_key, 0, WELCOME.inbox, encode(events.Nudge()))
+
+    def make(command: tracker.CreateGroup) -> tracker.Done:
+        harness.join(FILMS)
+        harness.replica.published(WELCOME.inbox, nudge)
+        if refused:
+            raise Refused(Code.TAKEN, "taken")
+        return tracker.Done()
+
+    harness.link.answers["CreateGroup"] = make
+    change = harness.link.request(tracker.CreateGroup(FILMS), tracker.Done)
+    with pytest.raises(Refused) if refused else contextlib.nullcontext():
+        assert await harness.replica.sync_after(change) == tracker.Done()
+    await until(lambda: FILMS in harness.replica.groups)
+    await turns()
+    assert len(harness.link.asked_for(tracker.Follow)) == before + 1
 
 
 async def test_f50_a_replica_behind_the_kept_entries_goes_on_from_a_snapshot(

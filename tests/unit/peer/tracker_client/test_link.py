@@ -167,8 +167,7 @@ async def test_commands_are_answered(
     scripted: Scripted, link: TrackerLink, heard: RecordingListener
 ) -> None:
     assert heard.ups == 1
-    answer = await link.request(tracker.CreateGroup("films"), tracker.Done)
-    assert answer.reply == tracker.Done()
+    assert await link.request(tracker.CreateGroup("films"), tracker.Done) == tracker.Done()
     scripted.answer = lambda command: Refusal(Code.TAKEN, "there is one", "another name")
     with pytest.raises(Refused) as caught:
         await link.request(tracker.CreateGroup("films"), tracker.Done)
@@ -185,7 +184,7 @@ async def test_many_at_once_get_their_own_answers(scripted: Scripted, link: Trac
     answers = await asyncio.gather(
         *(link.request(tracker.Login(user, "password"), tracker.LoggedIn) for user in users)
     )
-    assert [answer.reply.user for answer in answers] == users
+    assert [answer.user for answer in answers] == users
 
 
 async def test_a_command_whose_answer_is_lost_is_asked_again_under_its_id(
@@ -197,7 +196,7 @@ async def test_a_command_whose_answer_is_lost_is_asked_again_under_its_id(
     scripted.stop()
     scripted.answer = lambda command: tracker.Done()
     scripted.start()
-    assert (await asked).reply == tracker.Done()
+    assert await asked == tracker.Done()
     first, again = scripted.heard
     assert first == again
 
@@ -236,7 +235,7 @@ async def test_a_request_triggers_the_next_attempt(scripted: Scripted, link: Tra
         with pytest.raises(TransportError, match="cannot be reached"):
             await link.request(tracker.Depart(), tracker.Done)
     scripted.start()
-    assert (await link.request(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+    assert await link.request(tracker.Depart(), tracker.Done) == tracker.Done()
 
 
 async def test_a_missing_reply_is_a_timeout(scripted: Scripted, link: TrackerLink) -> None:
@@ -452,7 +451,7 @@ async def test_an_exception_in_a_listener_does_not_end_the_link(
     await until(lambda: heard.ups == 4, "the fourth attempt")
     await until(lambda: idle_link.connected)
     assert heard.downs == 3
-    assert (await idle_link.request(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+    assert await idle_link.request(tracker.Depart(), tracker.Done) == tracker.Done()
 
     # Said once, with what a mend needs.
     ours = [record for record in caplog.records if record.name == "peer.tracker_client.link"]
@@ -521,7 +520,7 @@ async def test_f145_a_command_of_a_tracker_that_dies_is_asked_of_another_under_i
         asked = asyncio.create_task(link.request(tracker.CreateGroup("films"), tracker.Done))
         await until(lambda: used.heard)
         used.stop()
-        assert (await asked).reply == tracker.Done()
+        assert await asked == tracker.Done()
         assert used.heard == other.heard
         assert (link.where, heard.ups, heard.downs) == (other.where, 2, 1)
         # It is not left for the first one, which is back.
