@@ -88,7 +88,7 @@ REKEYS_S = 60.0  # … so there are at most that many in this time; the rest get
 # -- presence -----------------------------------------------------------------------------------
 
 LEASE_S = 30.0  # a silent device counts as online that long
-SEEN_MARK_S = 3_600  # how often the presence of an online device is recorded
+SEEN_MARK_S = 600  # how often the presence of an online device is recorded
 RENEW_S = 10.0  # and renews three times within it
 COALESCE_S = 0.1  # peer-set changes of one share are gathered that long
 BEACON_S = 2.0  # the tracker's sign of life, with the head of the active groups

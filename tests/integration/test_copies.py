@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,24 @@ def shared(swarm: Swarm, alice: Person) -> tuple[str, str]:
     group, path = alice.group_with(), swarm.file(1_000)
     alice.share(path, group)
     return group, path.name
+
+
+def test_a_device_that_does_not_come_back_was_there_until_the_tracker_ended() -> None:
+    swarm = Swarm()
+    try:
+        alice, bob = swarm.person("alice"), swarm.person("bob")
+        group = alice.group_with(bob)
+        name = bob.share(swarm.file(1000), group)["name"]
+        bob.down()
+        before = datetime.now(UTC)
+        bob.up()
+        wait_for(lambda: alice.json("who-has", group, name)[0]["state"] == "holds", "Bob's return")
+        assert swarm.tracker.end() == 0
+        bob.kill()
+        swarm.tracker.start()
+        wait_for(lambda: alice.status()["connected"], "the return of Alice")
+        (row,) = alice.json("who-has", group, name)
+        assert row["state"] == "away"
+        assert datetime.fromisoformat(row["since"]) > before
+    finally:
+        swarm.close()

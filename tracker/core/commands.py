@@ -94,7 +94,9 @@ class ManifestGathered:
 
 @dataclass(frozen=True, slots=True)
 class Housekeep:
-    """Periodic housekeeping: drop what is out of date."""
+    """Periodic housekeeping: drop what is out of date. ``ending``: this process ends next."""
+
+    ending: bool = False
 
 
 InternalCommand: TypeAlias = (
@@ -203,8 +205,11 @@ def _match(
             return operator.decide(context, command, now)
         case overview.ListDevices() | overview.ListMembers() | overview.ListSwarms():
             return overview.decide(context, command, now)
-        case Housekeep():
-            changes = (*devices.seen_marks(context, now), *devices.rekey_pending(context, now))
+        case Housekeep(ending):
+            changes = (
+                *devices.seen_marks(context, now, ending=ending),
+                *devices.rekey_pending(context, now),
+            )
             return Decision(tracker.Done(), (*changes, *_expired(state, now)))
     user = user_of(state, caller)
     match command:

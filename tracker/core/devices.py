@@ -126,12 +126,13 @@ def last_seen_ms(context: Context, user: UserId, device: DeviceKey, now: Now) ->
     return binding.seen_ms if heard_ms is None else max(heard_ms, binding.at_ms)
 
 
-def seen_marks(context: Context, now: Now) -> list[Change]:
+def seen_marks(context: Context, now: Now, *, ending: bool = False) -> list[Change]:
     """Return the times at which devices were last seen, where they should become durable.
 
     These are the end of each presence, and during a long one a mark every ``limits.SEEN_MARK_S``,
-    in case this process ends first.
+    in case this process is killed. ``ending``: it ends in order, which is a mark for each.
     """
+    every_ms = 0 if ending else limits.SEEN_MARK_S * 1000
     changes: list[Change] = []
     for device in context.presence.heard_at:
         user = context.state.devices.get(device)
@@ -140,7 +141,7 @@ def seen_marks(context: Context, now: Now) -> list[Change]:
             continue
         known_ms = context.state.devices_of[user][device].seen_ms
         online = device in context.presence.leases
-        if not online or seen_ms - known_ms > limits.SEEN_MARK_S * 1000:
+        if not online or seen_ms - known_ms > every_ms:
             changes.append(DeviceSeen(device, max(0, seen_ms)))
     return changes
 

@@ -21,6 +21,7 @@ from common.crypto.event_seal import seal
 from common.errors import RemoteProtocolError
 from common.host import process
 from common.host.clock import monotonic
+from common.ids import DeviceKey
 from common.link import Link
 from common.messages import tracker
 from common.messages.base import Refusal
@@ -40,6 +41,7 @@ from common.net.sockets import (
 from common.net.zap import Admission, ZapHandler, self_check
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.admin.home import Secrets
+from tracker.core import commands
 from tracker.core.context import Caller, Context, Reply, TrackerIdentity
 from tracker.core.outbox import Outgoing
 from tracker.core.presence import Presence
@@ -62,6 +64,7 @@ log = logging.getLogger(__name__)
 
 COMMANDS_DOMAIN = "commands"
 EVENTS_DOMAIN = "events"
+MARK_S = 0.5  # of the 5 s that service managers and users wait for the end
 REPORT_S = 600.0
 MEET_S = 3.0  # for the first news of other trackers, before devices are served
 EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for missed events
@@ -196,6 +199,7 @@ class Server:
     async def stop(self) -> None:
         """Stop in order: read no more commands, then commit and answer the current batch."""
         if self.command_loop is not None:
+            await self._mark_devices(self.command_loop)
             self.command_loop.stop()
             work, *others = self._tasks
             for task in others:
@@ -219,6 +223,14 @@ class Server:
             self._events.close(linger=0)
         self._zap.close()
         self._context.destroy(linger=0)
+
+    async def _mark_devices(self, loop: CommandLoop) -> None:
+        """Record that the online devices were there until now, unless the database hangs."""
+        marked = asyncio.Event()
+        last = commands.Housekeep(ending=True)
+        loop.enqueue(Job(Caller(DeviceKey(b"")), last, lambda *_: marked.set()))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(marked.wait(), timeout=MARK_S)
 
     async def _report(self) -> None:
         """Log every ``REPORT_S`` what was turned away, if anything was."""

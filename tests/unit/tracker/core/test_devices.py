@@ -396,9 +396,9 @@ def test_the_list_tells_which_devices_are_online_and_when_others_were(
 def test_the_time_at_which_a_device_was_last_seen_is_durable(harness: TrackerHarness) -> None:
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
 
-    def written() -> list[DeviceSeen]:
+    def written(ending: bool = False) -> list[DeviceSeen]:
         count = len(harness.changes)
-        alice.does(commands.Housekeep())
+        alice.does(commands.Housekeep(ending))
         return [change for change in harness.changes[count:] if isinstance(change, DeviceSeen)]
 
     harness.wait(10)
@@ -413,13 +413,17 @@ def test_the_time_at_which_a_device_was_last_seen_is_durable(harness: TrackerHar
     harness.wait(1000)
     assert rows(alice)[phone.key].seen_ms == seen_ms
     # One that stays is marked once in a while.
-    harness.wait(3600)
+    harness.wait(600)
     phone.comes()
     assert [change.at_ms for change in written()] == [harness.now.wall_ms]
-    harness.wait(3000)
+    harness.wait(500)
     phone.comes()
     assert written() == []
-    harness.wait(601)
+    assert DeviceSeen(phone.key, harness.now.wall_ms) in written(ending=True)
+    harness.wait(500)
+    phone.comes()
+    assert written() == []
+    harness.wait(101)
     phone.comes()
     assert len(written()) == 1
     alice.does(tracker.ForgetDevice(phone.key))
