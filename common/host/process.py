@@ -28,7 +28,7 @@ _M_ARENA_MAX = -8
 _KEEP_BYTES = 256 * 1024 * 1024
 _POOLS = 2  # of memory for all threads together; eight for each core are glibc's own choice
 GIVE_BACK_S = 60.0
-_THRESHOLDS = (700, 10, 10)  # Python's own
+_THRESHOLDS = (10_000, 10, 2)  # Python's own, 700, takes a tenth of a busy tracker's event loop
 
 
 def instance_mark(home: Path) -> bytes:
