@@ -28,7 +28,6 @@ from peer.files.errors import (
     errno_word,
 )
 from peer.files.partial_content import PartialContent
-from peer.native.fetcher import StoredRun
 from peer.swarm.fetching import events as swarm
 from peer.workers import Workers
 
@@ -98,12 +97,19 @@ class PieceWriter:
         if self._retry_timer is not None:
             self._retry_timer.cancel()
 
-    def store(self, run: PieceRun) -> None:
-        """Verify and write pieces of a source, unless they are stored already."""
+    def store(self, runs: list[PieceRun]) -> None:
+        """Verify and write pieces of sources, unless they are stored already."""
+        stored: dict[DeviceKey, list[PieceRun]] = {}
+        for run in runs:
+            if run.stored is None:
+                self._write(run)
+            else:
+                stored.setdefault(run.source, []).append(run)
+        for device, runs_of_source in stored.items():
+            self._hold(device, runs_of_source)
+
+    def _write(self, run: PieceRun) -> None:
         device, pieces = run.source, run.pieces
-        if run.stored is not None:
-            self._take_stored(device, pieces, run.stored)
-            return
         self._counts.waiting_bytes += len(run.data)
 
         def done(wrong: Any, error: BaseException | None) -> None:
@@ -119,16 +125,26 @@ class PieceWriter:
 
         self._workers.submit(done, self._part.write_run, pieces.start, len(pieces), run.data)
 
-    def _take_stored(self, device: DeviceKey, pieces: range, run: StoredRun) -> None:
-        right = [index for index in pieces if index not in run.wrong]
-        try:
-            self._part.hold_stored(right, run)
-        except (StorageError, StorageClosed) as error:
-            self._on_not_stored(device, pieces, error)
-            return
-        size = sum(self._part.manifest.piece_span(index)[1] for index in right)
-        self._on_stored(device, tuple(right), size)
-        self._on_wrong(device, run.wrong.intersection(pieces))
+    def _hold(self, device: DeviceKey, runs: list[PieceRun]) -> None:
+        """Hold stored pieces of one source. Reported together: each report costs a decision."""
+        held: list[int] = []
+        wrong: set[int] = set()
+        failures: list[tuple[range, BaseException]] = []
+        for run in runs:
+            assert run.stored is not None
+            right = [index for index in run.pieces if index not in run.stored.wrong]
+            try:
+                self._part.hold_stored(right, run.stored)
+            except (StorageError, StorageClosed) as error:
+                failures.append((run.pieces, error))
+                continue
+            held += right
+            wrong |= run.stored.wrong.intersection(run.pieces)
+        size = sum(self._part.manifest.piece_span(index)[1] for index in held)
+        self._on_stored(device, tuple(held), size)
+        self._on_wrong(device, wrong)
+        for pieces, failure in failures:
+            self._on_not_stored(device, pieces, failure)
 
     def make(self, pieces: range, like: int | None) -> None:
         """Write pieces that need no source: a run of zeros, or the copy of held piece ``like``."""

@@ -239,8 +239,7 @@ class Transfer(ChannelHandler):
                     self._ended.set()
                 case _:
                     assert_never(effect)
-        for run in self._received.take(to_verify):
-            self._writer.store(run)
+        self._writer.store(self._received.take(to_verify))
         for zero_run in runs_of(zeros):
             self._writer.make(zero_run, None)
 

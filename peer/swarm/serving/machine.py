@@ -105,6 +105,7 @@ class Serving:
                 self._content_closed(event)
             case HeldMore():
                 self._held_more(event)
+                return []  # no waiting request is for such a piece
             case HeldLess():
                 self._held_less(event)
             case SendBlocked():
