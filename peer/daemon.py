@@ -159,7 +159,7 @@ class Peer:
             on_answered=self._on_answered,
             on_logged_out=self._on_logged_out,
         )
-        self._access = AccessControl(self._replica, self._link.time)
+        self._access = AccessControl(self._replica, inventory, self._link.time)
         self._server = PieceServer(
             context,
             pair,

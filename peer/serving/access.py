@@ -1,4 +1,4 @@
-"""Access control of the serving side: validation of the tickets that fetching peers show.
+"""Access control of the serving side: the right of a fetching peer to a content.
 
 Every request is authorised again, because a connection must not outlive the right that opened it.
 Our own tickets are in ``peer.tracker_client.tickets``.
@@ -18,14 +18,17 @@ from common.host.clock import TrackerTime
 from common.ids import DeviceKey, GroupId, TrackerId, UserId
 from common.messages import tracker
 from common.messages.refusals import Code
+from peer.serving.clients import ClientChannel
+from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent
 from peer.tracker_client.group_replica import GroupReplica
 
 
 class AccessControl:
     """Validates tickets by the tracker's keys and time, and by the removals known so far."""
 
-    def __init__(self, replica: GroupReplica, time: TrackerTime) -> None:
+    def __init__(self, replica: GroupReplica, inventory: Inventory, time: TrackerTime) -> None:
         self._replica = replica
+        self._inventory = inventory
         self._time = time
         self._verify_keys: Sequence[nacl.signing.VerifyKey] = ()
         self._tracker_id = TrackerId(b"")
@@ -45,14 +48,21 @@ class AccessControl:
             group=group,
             now_ms=self._time.now_ms(),
         )
-        self.reauthorize(ticket)
+        self._check(ticket)
         return ticket
 
-    def reauthorize(self, ticket: Ticket) -> None:
-        """Check that a ticket accepted earlier is still valid. Raises `Refused`.
+    def served(self, channel: ClientChannel) -> ServedContent:
+        """Return the content of a channel if its right still holds. Raises `Refused`.
 
         Cheap enough for every request: a few comparisons and look-ups.
         """
+        self._check(channel.ticket)
+        served = self._inventory.find(channel.group, channel.content)
+        if served is None:
+            raise Refused(NOT_OFFERED.code, NOT_OFFERED.message)
+        return served
+
+    def _check(self, ticket: Ticket) -> None:
         if self._time.now_ms() >= ticket.expires_ms + limits.CLOCK_SKEW_S * 1000:
             raise Refused(Code.TICKET_EXPIRED, "the ticket has expired", "it is renewed by itself")
         view = self._replica.groups.get(GroupId(ticket.group))

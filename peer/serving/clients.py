@@ -13,8 +13,6 @@ from common.crypto.tickets import Ticket
 from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.base import Refusal
-from peer.serving.access import AccessControl
-from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent
 from peer.swarm.serving.events import RequesterId
 
 CHANNELS_MAX = 64  # contents that one connection may have open
@@ -38,14 +36,6 @@ class ClientChannel:
     def ticket(self) -> Ticket:
         """The newest ticket that the client showed for the group."""
         return self.client.tickets[self.group]
-
-    def authorize(self, access: AccessControl, inventory: Inventory) -> ServedContent:
-        """Return the content if the client still has the right to fetch it. Raises `Refused`."""
-        access.reauthorize(self.ticket)
-        served = inventory.find(self.group, self.content)
-        if served is None:
-            raise Refused(NOT_OFFERED.code, NOT_OFFERED.message)
-        return served
 
 
 @dataclass(slots=True, eq=False)

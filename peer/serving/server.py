@@ -192,7 +192,7 @@ class PieceServer:
     def _authorize(self, channel: ClientChannel) -> ServedContent | None:
         """Return the content of a channel; close the channel if its right no longer holds."""
         try:
-            return channel.authorize(self._access, self._inventory)
+            return self._access.served(channel)
         except Refused as error:
             self.counts["refused"] += 1
             self._refuse(channel, refusal_of(error))

@@ -19,6 +19,7 @@ from common.messages.refusals import Code
 from common.net import zap
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
+from peer.serving.access import AccessControl
 from peer.serving.bulk import BulkSender
 from peer.serving.inventory import Inventory
 from peer.serving.server import PieceServer
@@ -70,10 +71,11 @@ class Reader:
         return b"".join(map(piece, pieces))
 
 
-class FakeAccess:
+class FakeAccess(AccessControl):
     """Access control that accepts tokens with the prefix ``good``, and raises ``withdrawn``."""
 
-    def __init__(self) -> None:
+    def __init__(self, inventory: Inventory) -> None:
+        super().__init__(None, inventory, None)  # type: ignore[arg-type]
         self.withdrawn: Refused | None = None
         self.shown: list[bytes] = []
 
@@ -83,7 +85,7 @@ class FakeAccess:
             raise Refused(Code.TICKET_INVALID, "this ticket does not count here")
         return Ticket(1, b"t" * 16, device, "bob", group, 1, 0, 99)
 
-    def reauthorize(self, ticket: Ticket) -> None:
+    def _check(self, ticket: Ticket) -> None:
         if self.withdrawn is not None:
             raise self.withdrawn
 
@@ -129,7 +131,8 @@ class ServingHarness:
 
     def __init__(self, limit: RateLimit | None = None) -> None:
         self.contexts: list[zmq.Context[Any]] = [zmq.Context(), zmq.Context()]
-        self.inventory, self.access, self.reader = Inventory(), FakeAccess(), Reader()
+        self.inventory, self.reader = Inventory(), Reader()
+        self.access = FakeAccess(self.inventory)
         self.workers = Workers(2, "test")
         self.guard = zap.ZapHandler(self.contexts[0])
         self.server, self.client = new_pair(), new_pair()
@@ -141,7 +144,7 @@ class ServingHarness:
             "tcp://127.0.0.1:0",
             guard=self.guard,
             replica=self,  # type: ignore[arg-type]
-            access=self.access,  # type: ignore[arg-type]
+            access=self.access,
             inventory=self.inventory,
             workers=self.workers,
             limit=limit or RateLimit(Rates()),

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from common.crypto.tickets import Ticket
-from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId
-from common.messages.refusals import Code
 from peer.serving import clients
 from peer.serving.clients import ClientTable
-from peer.serving.inventory import Inventory
 from peer.swarm.serving.events import RequesterId
 
 FILMS, MUSIC = GroupId("films"), GroupId("music")
@@ -70,28 +64,11 @@ def test_one_device_does_not_evict_others() -> None:
     assert table.get(name(1)) is None
 
 
-def test_a_channel_is_authorised_by_its_newest_ticket() -> None:
-    table, inventory = ClientTable(), Inventory()
-    device = DeviceKey(b"d" * 32)
+def test_the_ticket_of_a_channel_is_the_newest_of_its_group() -> None:
+    table, device = ClientTable(), DeviceKey(b"d" * 32)
     client, *_ = table.add(name(1), device)
     channel = table.open(client, 5, FILMS, ONE)
     assert channel is not None
-    checked: list[Ticket] = []
-    access: Any = SimpleNamespace(reauthorize=checked.append)
-    tickets = [Ticket(1, b"t" * 16, device, "bob", FILMS, epoch, 0, 99) for epoch in (1, 2)]
-    client.tickets[FILMS] = tickets[0]
-    with pytest.raises(Refused) as caught:
-        channel.authorize(access, inventory)
-    assert caught.value.code is Code.UNKNOWN_SHARE
-    reader: Any = object()
-    inventory.put(FILMS, ONE, None, b"", reader, None)  # type: ignore[arg-type]
-    client.tickets[FILMS] = tickets[1]
-    assert channel.authorize(access, inventory).reader is reader
-    assert checked == tickets
-
-    def refuse(_: Ticket) -> None:
-        raise Refused(Code.REVOKED, "revoked")
-
-    with pytest.raises(Refused) as caught:
-        channel.authorize(SimpleNamespace(reauthorize=refuse), inventory)  # type: ignore[arg-type]
-    assert caught.value.code is Code.REVOKED
+    for epoch in (1, 2):
+        client.tickets[FILMS] = Ticket(1, b"t" * 16, device, "bob", FILMS, epoch, 0, 99)
+        assert channel.ticket.epoch == epoch
