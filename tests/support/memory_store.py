@@ -82,7 +82,7 @@ class MemoryStore:
                     raise StorageError("UNIQUE constraint failed")
                 case _:
                     pass
-            state.apply(change)
+            change.apply(state)
         self._state, self._log, self._bodies = state, log, bodies
 
     def load(self) -> State:

@@ -75,7 +75,7 @@ class TrackerHarness:
         """Decide a command and apply the outcome, as the command loop does."""
         decision = commands.decide(self.context, caller, command, self.now)
         for change in decision.changes:
-            self.state.apply(change)
+            change.apply(self.state)
         self.changes += decision.changes
         presence = self.context.presence
         self.swarm_changes += presence.follow(self.state, decision.changes)

@@ -16,7 +16,6 @@ from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.operator import Registration
 from common.messages.tracker import DeviceRow
 from tracker.core.budgets import Budgets
-from tracker.core.changes.base import Change
 from tracker.core.records import Account, Binding, Group, GroupTombstone, Invitation
 from tracker.core.shares_state import SharesState
 
@@ -107,10 +106,6 @@ class State(SharesState):
     def take_back(self) -> None:
         """Undo the changes since `begin`: they are not durable. Cost: these changes."""
         self.undo.take_back()
-
-    def apply(self, change: Change) -> None:
-        """Apply ``change`` (see `Change.apply`)."""
-        change.apply(self)
 
     # -- parts of changes -----------------------------------------------------------------------
 

@@ -308,7 +308,7 @@ class CommandLoop:
 
     def _apply(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            self.context.state.apply(change)
+            change.apply(self.context.state)
 
     def _decide(self, job: Job, now: Now) -> Decision:
         try:

@@ -114,7 +114,7 @@ class Mirror:
             state.begin()
             try:
                 for change in commit.changes:
-                    state.apply(change)
+                    change.apply(state)
             except Exception as error:
                 log.exception("a commit of another tracker does not fit")
                 state.take_back()

@@ -75,8 +75,8 @@ def test_a_look_alike_name_is_refused_for_new_accounts_and_still_logs_in(
     assert old.user == name
     assert old.is_refused(tracker.CreateGroup(name)) is Code.USAGE
     topic, key = b"t" * 16, b"k" * 32
-    harness.state.apply(GroupCreated(GroupId(name), UserId(name), topic, key, 0, 1, 1))
-    harness.state.apply(MemberJoined(GroupId(name), UserId(name), 1, 1))
+    GroupCreated(GroupId(name), UserId(name), topic, key, 0, 1, 1).apply(harness.state)
+    MemberJoined(GroupId(name), UserId(name), 1, 1).apply(harness.state)
     alice = harness.user("alice")
     alice.does(tracker.JoinGroup(name))
     old.does(tracker.AcceptRequest(name, "alice"))

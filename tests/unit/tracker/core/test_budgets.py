@@ -35,7 +35,7 @@ def spend_all(harness: TrackerHarness, user: str) -> None:
                 spent = harness.state.budgets.spend(
                     Budget.ENTRIES, user, amount, harness.now.wall_ms
                 )
-                harness.state.apply(spent)
+                spent.apply(harness.state)
 
 
 def test_h58_the_rate_of_groups_created_and_left_is_limited(harness: TrackerHarness) -> None:

@@ -249,7 +249,7 @@ def test_a_device_that_was_logged_out_in_the_same_batch_is_not_listed(
     if then:
         command = commands.PasswordRight(UserId(then), "hash of secret")
     for change in commands.decide(harness.context, Caller(bob.key), command, harness.now).changes:
-        harness.state.apply(change)
+        change.apply(harness.state)
     assert bob.user == (then or None)
     asked = tracker.WhoHas("lab", "film", 0, "")
     decision = commands.decide(harness.context, Caller(alice.key), asked, harness.now)

@@ -88,7 +88,7 @@ def test_f140_a_batch_that_is_taken_back_leaves_the_mirror_as_it_was(
             assert rows == harness.state.device_rows(group)
         undone += len(changes)
         for change in changes:
-            harness.state.apply(change)
+            change.apply(harness.state)
         assert picture(harness.state) == after
     assert undone > 1_000
 
@@ -110,7 +110,7 @@ def test_a_single_change_is_taken_back(change: Change) -> None:
     harness.group("lab", harness.user("alice"))
     before = picture(harness.state)
     harness.state.begin()
-    harness.state.apply(change)
+    change.apply(harness.state)
     assert picture(harness.state) != before
     harness.state.take_back()
     assert picture(harness.state) == before
@@ -121,7 +121,7 @@ def test_a_request_that_is_taken_back_costs_no_attempt() -> None:
     group = harness.state.groups[harness.group("lab", harness.user("alice"))]
     for _ in range(3 * limits.REQUEST_BURST):
         harness.state.begin()
-        harness.state.apply(RequestMade(group.id, UserId("eve"), harness.now.wall_ms))
+        RequestMade(group.id, UserId("eve"), harness.now.wall_ms).apply(harness.state)
         harness.state.take_back()
     assert group.request_buckets.wait_s(UserId("eve"), harness.now.wall_ms / 1000) == 0
 
