@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from common import limits
 from common.errors import Refused
 from common.host.clock import monotonic
-from common.ids import ContentId
 from common.messages import control
 from common.messages.refusals import Code
 from common.names import quoted
@@ -40,7 +39,6 @@ class Reading:
         self._readers: set[Reader] = set()
         self._named: dict[str, Reader] = {}
         self._numbers = 0
-        services.inventory.on_held = self._on_held
 
     @property
     def count(self) -> int:
@@ -78,11 +76,6 @@ class Reading:
             yield made
         finally:
             made.close()
-
-    def _on_held(self, content: ContentId) -> None:
-        for reader in self._readers:
-            if reader.target.content == content:
-                reader.on_held()
 
     # -- readers of the command line ------------------------------------------------------------
 

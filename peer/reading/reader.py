@@ -50,6 +50,7 @@ class Reader:
         self._workers = workers
         self._on_closed = on_closed
         self._held = asyncio.Event()
+        inventory.on_held.setdefault(target.content, set()).add(self._held.set)
         self._told: tuple[Transfer, int] | None = None
         self._kept: tuple[int, Buffer] | None = None
         """The piece that was read last. Why: a reader of small ranges stays in it for a while."""
@@ -126,10 +127,6 @@ class Reader:
         elif isinstance(error, DigestMismatch | ContentChanged | Away):
             self._inventory.changed(self.target.content)
 
-    def on_held(self) -> None:
-        """Look again: more pieces of the content are held."""
-        self._held.set()
-
     # -- read heads -----------------------------------------------------------------------------
 
     def _move_head(self, piece: int, offset: int) -> None:
@@ -151,6 +148,10 @@ class Reader:
             return
         self.closed = True
         self._held.set()
+        calls = self._inventory.on_held[self.target.content]
+        calls.discard(self._held.set)
+        if not calls:
+            del self._inventory.on_held[self.target.content]
         self._leave()
         self._fetches.used(self.target.content)
         self._on_closed(self)

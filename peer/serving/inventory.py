@@ -72,8 +72,8 @@ class Inventory:
         self._listener: InventoryListener | None = None
         self.on_changed: Callable[[ContentId], None] | None = None
         """Called when the files of a content are not the shared ones any longer."""
-        self.on_held: Callable[[ContentId], None] = lambda _: None
-        """Called when this device holds more of a content."""
+        self.on_held: dict[ContentId, set[Callable[[], None]]] = {}
+        """Calls when this device holds more of a content: one for each reader of it."""
 
     def attach(self, listener: InventoryListener) -> None:
         """Set the only listener. It is made after the inventory, from which it reads."""
@@ -116,7 +116,11 @@ class Inventory:
                 self._listener.held_more(content, rest)
                 self._listener.announce(content, rest)
         served.groups.add(group)
-        self.on_held(content)
+        self._notify(content)
+
+    def _notify(self, content: ContentId) -> None:
+        for notify in self.on_held.get(content, ()):
+            notify()
 
     # A content may be fetched to two places at once; the part of one of them is served. So each
     # report about pieces names its reader.
@@ -128,7 +132,7 @@ class Inventory:
 
     def held_more(self, content: ContentId, pieces: tuple[int, ...], reader: Reader) -> None:
         """Serve verified pieces of an incomplete content from now on."""
-        self.on_held(content)
+        self._notify(content)
         served = self._part(content, reader)
         if served is not None and served.have is not None:
             for index in pieces:

@@ -120,7 +120,6 @@ class Rig:
             self.workers,
             lambda _: None,
         )
-        self.inventory.on_held = lambda _: self.reader.on_held()
 
     def hold(self, *pieces: int) -> None:
         for piece in pieces:
