@@ -21,6 +21,7 @@ from tracker.core.share_names import NameId, ShareId
 from tracker.store.table_store import TableStore
 
 _BATCH = 20_000  # changes in one transaction
+_BEGAN_MS = 1_790_000_000_000  # times are as long as real ones, and differ as these do
 GROUP = GroupId("lab")
 
 
@@ -67,8 +68,8 @@ def _changes(plan: Plan, first: list[DeviceKey]) -> Iterator[Change]:
     devices = [*first, *(DeviceKey(_digest(f"d{n}")) for n in range(len(first), plan.accounts))]
     for number, device in enumerate(devices):
         user = UserId(f"user{number}")
-        yield AccountCreated(user, "none", number + 1)
-        yield DeviceBound(device, user, number + 1)
+        yield AccountCreated(user, "none", _BEGAN_MS + number)
+        yield DeviceBound(device, user, _BEGAN_MS + number + 1)
     for number in range(plan.groups):
         yield from _group(plan, number, devices)
 
@@ -93,17 +94,19 @@ def _group(plan: Plan, number: int, devices: list[DeviceKey]) -> Iterator[Change
 def _share(
     plan: Plan, group: GroupId, number: int, members: list[tuple[UserId, DeviceKey]]
 ) -> Iterator[Change]:
-    text, at_ms = f"file-{number:06}.bin", number + 1
+    text, at_ms = f"file-{number:06}.bin", _BEGAN_MS + 1_000 * number
     content = content_of(group, number)
     share = ShareId(NameId(text), 1)
-    summary = ManifestSummary(content, 300, 1 << 30, 1, 512, 1 << 21, "blake3", content, at_ms)
+    summary = ManifestSummary(
+        content, 300, 1 << 30, 1, 512, 1 << 21, "blake3", _digest(text), at_ms
+    )
     user = members[number % len(members)][0]
     yield ManifestStored(summary, b"m" * 300, user)
     yield VersionAdded(group, share, text, content, user, at_ms)
     yield ShareAdded(group, share, content, at_ms)
     for offer in range(min(plan.offers, len(members))):
         user, device = members[(number + offer) % len(members)]
-        yield OfferAdded(group, share, content, user, device, at_ms)
+        yield OfferAdded(group, share, content, user, device, at_ms + offer)
 
 
 def _digest(text: str) -> bytes:

@@ -34,7 +34,7 @@ def announce(
     """Renew the lease of a device. Leeching in groups that the caller is not in is ignored."""
     check_alone(context, caller.device, command.instance, now)
     endpoint = reachable(context.identity, command.endpoint, caller.address)
-    mine = context.state.groups_of.get(user, {})
+    mine = set(context.state.groups_of.get(user, ()))
     leeching = tuple(
         (group, ContentId(row.content), row.held)
         for row in command.leeching

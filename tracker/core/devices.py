@@ -59,7 +59,8 @@ def forget_device(
     appenders: dict[str, LogAppender] = {}
     changes, effects = unbind_others(context, user, [device], now, appenders)
     left: list[Change] = []
-    for group in dict.fromkeys(at for at, _ in context.state.offers_of.get((user, device), ())):
+    offered = context.state.offers_of.get((user, device), ())
+    for group in dict.fromkeys(share.group for share in offered):
         left += end_offers(context.state.groups[group], user, appenders[group], now, device)
     return Decision(tracker.Done(), (*changes, *left), effects)
 
@@ -86,8 +87,7 @@ def list_devices(
         after = bytes.fromhex(command.after)
     except ValueError:
         raise Refused(Code.USAGE, "invalid page cursor") from None
-    bindings = context.state.devices_of.get(user, {})
-    devices = sorted(bindings)
+    devices, bindings = sorted(context.state.devices_of.get(user, ())), context.state.bindings
     start = bisect.bisect_right(devices, after) if after else 0
     end = start + tracker.PAGE_ROWS
     rows = [_row(context, device, bindings[device], caller, now) for device in devices[start:end]]
@@ -119,9 +119,9 @@ def _seen_ms(context: Context, device: DeviceKey, now: Now) -> int | None:
 
 def last_seen_ms(context: Context, user: UserId, device: DeviceKey, now: Now) -> int | None:
     """Return when ``device`` was last seen; None if ``user`` is not logged in on it."""
-    binding = context.state.devices_of.get(user, {}).get(device)
-    if binding is None:
+    if context.state.devices.get(device) != user:
         return None
+    binding = context.state.bindings[device]
     heard_ms = _seen_ms(context, device, now)
     return binding.seen_ms if heard_ms is None else max(heard_ms, binding.at_ms)
 
@@ -139,7 +139,7 @@ def seen_marks(context: Context, now: Now, *, ending: bool = False) -> list[Chan
         seen_ms = _seen_ms(context, device, now)
         if user is None or seen_ms is None:
             continue
-        known_ms = context.state.devices_of[user][device].seen_ms
+        known_ms = context.state.bindings[device].seen_ms
         online = device in context.presence.leases
         if not online or seen_ms - known_ms > every_ms:
             changes.append(DeviceSeen(device, max(0, seen_ms)))

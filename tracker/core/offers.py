@@ -7,6 +7,8 @@ tracker.core.presence).
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from common import limits
 from common.errors import Refused
 from common.hints import hint
@@ -25,7 +27,7 @@ from tracker.core.changes.shares import (
     VersionAdded,
     VersionsWithdrawn,
 )
-from tracker.core.context import Caller, Context, Decision, LogAppender, Now, group_of, page
+from tracker.core.context import Caller, Context, Decision, LogAppender, Now, group_of
 from tracker.core.records import Group, ManifestSummary, Share
 from tracker.core.share_names import NameId, ShareId
 from tracker.core.shares import row_of, share_after
@@ -55,7 +57,7 @@ def offer(
         _check_room(state, group, share, user)
     _check_offers(state, user, caller.device)
     _check_manifests(state, share, user, summary)
-    first_offer = share is None or user not in share.users
+    first_offer = share is None or not share.is_of(user)
     if first_offer:  # two entries: this one and that of its end
         spent = state.budgets.spend(Budget.ENTRIES, user, 2 + len(evicted), now.wall_ms)
     else:
@@ -64,7 +66,7 @@ def offer(
     if is_new:
         changes.append(VersionAdded(group.id, share_id, name, content, user, now.wall_ms))
     if share is None:
-        share = Share(name, content, now.wall_ms)
+        share = Share(group.id, share_id, name, content, now.wall_ms)
         changes.append(ShareAdded(group.id, share_id, content, now.wall_ms))
         event: events.GroupEvent = events.Shared(
             user,
@@ -121,7 +123,7 @@ def _check_offers(state: State, user: UserId, device: DeviceKey) -> None:
 def _check_manifests(
     state: State, share: Share | None, user: UserId, summary: ManifestSummary
 ) -> None:
-    if share is not None and user in share.users:
+    if share is not None and share.is_of(user):
         return
     if (
         state.holdings.manifest_bytes[user] + summary.manifest_bytes
@@ -136,7 +138,7 @@ def _check_manifests(
 
 
 def _has_others(share: Share, user: UserId) -> bool:
-    return any(other != user for other in share.users)
+    return any(other != user for other, _ in share.offers)
 
 
 def stop_share(
@@ -180,7 +182,7 @@ def _shares_named(group: Group, command: tracker.StopShare) -> list[tuple[ShareI
     """Return the offered versions that ``command`` means. Raise `Refused` if there are none."""
     name_id = NameId(fold_name(command.name))
     name = group.names.by_id.get(name_id)
-    versions = sorted(name.offered) if name is not None else []
+    versions = name.offered if name is not None else []
     ids = [ShareId(name_id, k) for k in versions if command.version in (0, k)]
     if not ids:
         refuse_share(quoted(versioned(command.name, command.version)), group.id)
@@ -220,10 +222,12 @@ def my_offers(
     """List the offers of this device, sorted by group, then as in `list_files`."""
     group, _, text = command.after.partition("/")
     after = (GroupId(group), share_after(text))
-    listed, more = page(context.state.offers_of.get((user, caller.device), ()), after)
-    return Decision(tracker.OfferRows([_offer_row(context.state, *each) for each in listed], more))
+    offered = context.state.offers_of.get((user, caller.device), [])
+    start = bisect_right(offered, after, key=_place)
+    listed = offered[start : start + tracker.PAGE_ROWS]
+    rows = [tracker.OfferRow(s.group, s.name, s.content, s.id.version) for s in listed]
+    return Decision(tracker.OfferRows(rows, start + len(rows) < len(offered)))
 
 
-def _offer_row(state: State, group: GroupId, share_id: ShareId) -> tracker.OfferRow:
-    share = state.groups[group].shares[share_id]
-    return tracker.OfferRow(group, share.name, share.content, share_id.version)
+def _place(share: Share) -> tuple[GroupId, ShareId]:
+    return share.group, share.id

@@ -166,10 +166,10 @@ def _list_users(context: Context, after: str, now: Now) -> Decision:
 
 def _user_row(context: Context, user: UserId, now: Now) -> UserRow:
     state, account = context.state, context.state.accounts[user]
-    bindings = state.devices_of.get(user, {})
+    bindings = [state.bindings[device] for device in state.devices_of.get(user, ())]
     joined = list(state.groups_with(user))
     online = context.presence.online(state, user)
-    seen_ms = max((binding.seen_ms for binding in bindings.values()), default=None)
+    seen_ms = max((binding.seen_ms for binding in bindings), default=None)
     seen_ms = now.wall_ms if online else seen_ms
     return UserRow(
         user=user,
@@ -274,7 +274,6 @@ def _list_groups(context: Context, after: str, now: Now) -> Decision:
 
 
 def _group_row(context: Context, group: Group, now: Now) -> GroupRow:
-    manifests = context.state.manifests
     return GroupRow(
         group=group.id,
         owner=group.owner,
@@ -286,10 +285,7 @@ def _group_row(context: Context, group: Group, now: Now) -> GroupRow:
             for each in group.invitations.values()
         ),
         shares=len(group.shares),
-        size_bytes=min(
-            sum(manifests[share.content].size for share in group.shares.values()),
-            limits.COUNT_MAX,
-        ),
+        size_bytes=min(group.size_bytes, limits.COUNT_MAX),
         log_head=group.seq,
     )
 

@@ -100,7 +100,7 @@ def _device_row(context: Context, device: DeviceKey, now: Now) -> DeviceRow:
         disabled=state.is_disabled(user),
         online=lease is not None,
         address=None if lease is None else lease.endpoint,
-        since=rfc3339(state.devices_of[user][device].at_ms),
+        since=rfc3339(state.bindings[device].at_ms),
         seen=None if seen_ms is None else rfc3339(seen_ms),
         fetching=0 if lease is None else len(lease.swarms) - holding,
         holding=holding,
@@ -123,7 +123,7 @@ def _list_members(context: Context, text: str) -> Decision:
         )
 
     def row(user: UserId, role: str, at_ms: int) -> MemberRow:
-        devices = state.devices_of.get(user, {})
+        devices = state.devices_of.get(user, ())
         return MemberRow(
             user=user,
             role=role,

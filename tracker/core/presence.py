@@ -335,10 +335,7 @@ def _differs(
 
 
 def _offered(state: State, user: UserId, device: DeviceKey) -> list[SwarmKey]:
-    return [
-        (group, state.groups[group].shares[share].content)
-        for group, share in state.offers_of.get((user, device), ())
-    ]
+    return [(share.group, share.content) for share in state.offers_of.get((user, device), ())]
 
 
 def _source(state: State, device: DeviceKey, lease: Lease, key: SwarmKey) -> Source | None:

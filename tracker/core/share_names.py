@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NewType
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from common.errors import LocalProtocolError
 from common.ids import ContentId, UserId
 from tracker.core.sorted_lists import remove_sorted
 from tracker.core.undo import UndoLog
@@ -30,40 +33,65 @@ class ShareId(NamedTuple):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A version of a name. ``user`` shared it first; ``withdrawn``: it may not be offered."""
+class Version(Struct, frozen=True, gc=False):
+    """A version of a name. ``user`` shared it first; ``withdrawn``: it may not be offered.
 
+    ``offered``: it has an offer.
+    """
+
+    number: int
     content: ContentId
     user: UserId
     at_ms: int
     withdrawn: bool = False
+    offered: bool = False
 
 
-@dataclass(slots=True)
-class Name:
-    """A name and its versions on record.
+class Name(Struct, gc=False):
+    """A name and its versions on record, in ascending order.
 
     ``current``: the highest version ever. ``floor``: all versions up to it may not be offered.
-    ``offered``: the versions with an offer. ``ended_ms``: since when there is none.
+    ``ended_ms``: since when no version has an offer.
     """
 
     text: str
     current: int
     floor: int = 0
-    versions: dict[int, Version] = field(default_factory=dict)
-    offered: set[int] = field(default_factory=set)
+    versions: tuple[Version, ...] = ()  # most names have one: a dictionary takes five times as much
     ended_ms: int | None = None
 
-    @property
-    def latest(self) -> Version | None:
-        """The highest version on record."""
-        return self.versions[max(self.versions)] if self.versions else None
+    def version(self, number: int) -> Version | None:
+        """Return a version on record."""
+        for known in self.versions:
+            if known.number == number:
+                return known
+        return None
 
-    def may_be_offered(self, version: int) -> bool:
-        """Whether ``version`` was not withdrawn."""
-        known = self.versions.get(version)
-        return version > self.floor and (known is None or not known.withdrawn)
+    @property
+    def offered(self) -> list[int]:
+        """The versions with an offer, in ascending order."""
+        return [known.number for known in self.versions if known.offered]
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the current version has an offer."""
+        known = self.version(self.current)
+        return known is not None and known.offered
+
+    def may_be_offered(self, number: int) -> bool:
+        """Whether a version was not withdrawn."""
+        known = self.version(number)
+        return number > self.floor and (known is None or not known.withdrawn)
+
+    def put(self, version: Version, undo: UndoLog) -> None:
+        """Add a version, or replace the one of its number."""
+        others = (known for known in self.versions if known.number != version.number)
+        undo.field(self, "versions")
+        self.versions = tuple(sorted((*others, version), key=_number))
+
+
+def _number(version: Version) -> int:
+    return version.number
 
 
 class ShareNames:
@@ -86,22 +114,20 @@ class ShareNames:
         if name.ended_ms is not None:
             self.ended[name_id] = None
 
-    def add_version(self, share: ShareId, text: str, version: Version, undo: UndoLog) -> None:
+    def add_version(self, name_id: NameId, text: str, version: Version, undo: UndoLog) -> None:
         """Add a version that has no offer yet, and its name if that is new."""
-        undo.item(self.by_id, share.name)
-        name = self.by_id.setdefault(share.name, Name(text, share.version))
+        undo.item(self.by_id, name_id)
+        name = self.by_id.setdefault(name_id, Name(text, version.number))
         undo.field(name, "text", "current")
         name.text = text
-        name.current = max(name.current, share.version)
-        undo.item(name.versions, share.version)
-        name.versions[share.version] = version
-        self._relist([share.name], undo)
+        name.current = max(name.current, version.number)
+        name.put(version, undo)
+        self._relist([name_id], undo)
 
     def begin(self, share: ShareId, undo: UndoLog) -> None:
         """A version gets its first offer."""
         name = self.by_id[share.name]
-        undo.member(name.offered, share.version)
-        name.offered.add(share.version)
+        name.put(replace(self._known(share), offered=True), undo)
         undo.field(name, "ended_ms")
         name.ended_ms = None
         undo.removal(self.ended, share.name)
@@ -112,16 +138,16 @@ class ShareNames:
         """Versions lose their last offer; end the names that have none left."""
         touched: dict[NameId, None] = {}
         for share in shares:
-            offered = self.by_id[share.name].offered
-            undo.member(offered, share.version)
-            offered.discard(share.version)
+            name = self.by_id[share.name]
+            if (known := name.version(share.version)) is not None:
+                name.put(replace(known, offered=False), undo)
             touched[share.name] = None
         for name_id in touched:
             name = self.by_id[name_id]
             if name.offered or name.ended_ms is not None:
                 continue
             undo.field(name, "versions", "ended_ms")
-            name.versions = {k: v for k, v in name.versions.items() if v.withdrawn}
+            name.versions = tuple(known for known in name.versions if known.withdrawn)
             if name.versions or name.floor:
                 name.ended_ms = at_ms
                 undo.item(self.ended, name_id)
@@ -135,7 +161,7 @@ class ShareNames:
         """Return the shares that have offers and end if ``version`` is withdrawn."""
         return [
             ShareId(name_id, offered)
-            for offered in sorted(self.by_id[name_id].offered)
+            for offered in self.by_id[name_id].offered
             if offered == version or (earlier and offered < version)
         ]
 
@@ -144,17 +170,14 @@ class ShareNames:
     ) -> None:
         """Forbid ``version``, with ``earlier`` all before it too; their offers are gone."""
         name = self.by_id[name_id]
-        undo.field(name, "floor", "versions")
         if earlier:
+            undo.field(name, "floor", "versions")
             name.floor = max(name.floor, version)
-            name.versions = {k: v for k, v in name.versions.items() if k > version}
-            ending = {k for k in name.offered if k <= version}
+            name.versions = tuple(known for known in name.versions if known.number > version)
         else:
-            undo.item(name.versions, version)
-            name.versions[version] = replace(name.versions[version], withdrawn=True)
-            ending = {version}
-        ended = [ShareId(name_id, k) for k in ending] or [ShareId(name_id, version)]
-        self.end(ended, at_ms, undo)
+            withdrawn = replace(self._known(ShareId(name_id, version)), withdrawn=True)
+            name.put(withdrawn, undo)
+        self.end([ShareId(name_id, version)], at_ms, undo)
 
     def forget(self, name_id: NameId, undo: UndoLog) -> None:
         """Remove a name without offers."""
@@ -162,6 +185,12 @@ class ShareNames:
         del self.by_id[name_id]
         undo.removal(self.ended, name_id)
         self.ended.pop(name_id, None)
+
+    def _known(self, share: ShareId) -> Version:
+        known = self.by_id[share.name].version(share.version)
+        if known is None:
+            raise LocalProtocolError(f"version {share.version} of a name is not on record")
+        return known
 
     def _relist(self, touched: Iterable[NameId], undo: UndoLog) -> None:
         """Keep `listed` up to date; in one pass for many names, for each shifts the list."""
@@ -171,7 +200,7 @@ class ShareNames:
             name = self.by_id.get(name_id)
             at = bisect_left(self.listed, name_id)
             is_listed = at < len(self.listed) and self.listed[at] == name_id
-            should = name is not None and name.current in name.offered
+            should = name is not None and name.is_listed
             if is_listed and not should:
                 wrong.add(name_id)
             elif should and not is_listed:

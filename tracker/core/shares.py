@@ -91,7 +91,8 @@ def find_share(
     """Return all that a peer needs to fetch a share."""
     group = group_of(context.state, user, command.group)
     share_id, share = find_version(group, command.name, command.version)
-    version = group.names.by_id[share_id.name].versions[share_id.version]
+    version = group.names.by_id[share_id.name].version(share_id.version)
+    assert version is not None  # it has an offer
     return Decision(
         tracker.ShareFound(
             row=listed_rows(context, group, [share_id])[0],

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-Key = TypeVar("Key", bound=str | tuple[object, ...])
+
+class Comparable(Protocol):
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+Key = TypeVar("Key", bound=Comparable)
 
 
 def remove_sorted(ordered: list[Key], key: Key) -> None:

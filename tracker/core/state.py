@@ -20,7 +20,6 @@ from tracker.core.records import Account, Binding, Group, GroupTombstone, Invita
 from tracker.core.shares_state import SharesState
 
 K = TypeVar("K")
-V = TypeVar("V")
 
 
 class State(SharesState):
@@ -32,11 +31,12 @@ class State(SharesState):
         self.accounts: dict[UserId, Account] = {}
         self.registration = Registration.OPEN
         self.devices: dict[DeviceKey, UserId] = {}
-        self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
+        self.bindings: dict[DeviceKey, Binding] = {}  # of the same devices
+        self.devices_of: dict[UserId, tuple[DeviceKey, ...]] = {}
         self.group_ids: list[GroupId] = []  # sorted: a page costs no pass over all groups
         self.tombstones: dict[GroupId, GroupTombstone] = {}
-        self.groups_of: dict[UserId, dict[GroupId, None]] = {}
-        self.requests_of: dict[UserId, dict[GroupId, None]] = {}
+        self.groups_of: dict[UserId, tuple[GroupId, ...]] = {}
+        self.requests_of: dict[UserId, tuple[GroupId, ...]] = {}
         self.invited_by: dict[bytes, GroupId] = {}  # the group of each invitation, by its hash
         self.budgets = Budgets()  # in memory only
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
@@ -162,9 +162,14 @@ class State(SharesState):
             self.undo.item(self._device_rows, group)  # a query may sort them again in the batch
             self._device_rows.pop(group, None)
 
-    def set_in(self, tables: dict[UserId, dict[K, V]], user: UserId, key: K, value: V) -> None:
-        """Set ``key`` in the table of a user."""
-        self.undo.item(tables, user)
-        theirs = tables.setdefault(user, {})
-        self.undo.item(theirs, key)
-        theirs[key] = value
+    def add_of(self, table: dict[UserId, tuple[K, ...]], user: UserId, key: K) -> None:
+        """Add ``key`` to those of a user."""
+        self.undo.item(table, user)
+        table[user] = (*table.get(user, ()), key)
+
+    def drop_of(self, table: dict[UserId, tuple[K, ...]], user: UserId, key: K) -> None:
+        """Drop ``key`` from those of a user."""
+        self.undo.removal(table, user, ordered=False)
+        left = tuple(other for other in table.pop(user) if other != key)
+        if left:
+            table[user] = left

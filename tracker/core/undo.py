@@ -71,12 +71,6 @@ class UndoLog:
         if self.is_open:
             self._notes.append((insort, (ordered, key)))
 
-    def member(self, several: set[K], key: K) -> None:
-        """Note whether ``key`` is in a set, before it is added or removed."""
-        if self.is_open:
-            back = several.add if key in several else several.discard
-            self._notes.append((back, (key,)))
-
     def step(self, back: Callable[..., Any], *arguments: Any) -> None:
         """Note a call that takes back what is done next."""
         if self.is_open:

@@ -22,7 +22,7 @@ from tracker.core.changes.base import Change
 from tracker.core.changes.shares import NameForgotten, VersionsWithdrawn
 from tracker.core.context import Context, Decision, LogAppender, Now, group_of
 from tracker.core.records import Group, Share
-from tracker.core.share_names import Name, NameId, ShareId
+from tracker.core.share_names import Name, NameId, ShareId, Version
 from tracker.core.state import State
 
 # -- the version that a command means -----------------------------------------------------------
@@ -87,7 +87,7 @@ def version_of_offer(
     content = ContentId(command.content)
     if wanted and not command.replace:
         return _offered_again(state, group, user, name_id, name, wanted, content)
-    known = name.versions.get(name.current)
+    known = name.version(name.current)
     if known is not None and not known.withdrawn and known.content == content:
         return ShareId(name_id, name.current), False
     _check_replaces(state, group, user, name, command)
@@ -103,7 +103,7 @@ def _offered_again(
     wanted: int,
     content: ContentId,
 ) -> tuple[ShareId, bool]:
-    known = name.versions.get(_not_withdrawn(name, wanted))
+    known = name.version(_not_withdrawn(name, wanted))
     if known is not None and known.content == content:
         return ShareId(name_id, wanted), False
     # A tracker restored from a backup knows less than the devices.
@@ -136,15 +136,16 @@ def _near(version: int, current: int) -> int:
 
 def may_replace(state: State, group: Group, name: Name, user: UserId) -> bool:
     """Whether ``user`` may make the next version, and withdraw the name."""
-    return user == group.owner or _shared_first(state, name, max(name.versions, default=0), user)
+    latest = name.versions[-1] if name.versions else None
+    return user == group.owner or _shared_first(state, latest, user)
 
 
-def _shared_first(state: State, name: Name, version: int, user: UserId) -> bool:
+def _shared_first(state: State, version: Version | None, user: UserId) -> bool:
     """Whether ``user`` shared a version first. A later account of the same name did not."""
-    known, account = name.versions.get(version), state.accounts.get(user)
-    if known is None or account is None:
+    account = state.accounts.get(user)
+    if version is None or account is None:
         return False
-    return known.user == user and account.at_ms <= known.at_ms
+    return version.user == user and account.at_ms <= version.at_ms
 
 
 def _check_replaces(
@@ -184,11 +185,11 @@ def withdraw(context: Context, user: UserId, command: tracker.Withdraw, now: Now
     group = group_of(state, user, command.group)
     name_id = NameId(fold_name(command.name))
     name = group.names.by_id.get(name_id)
-    on_record = name is not None and (version in name.versions if version else name.offered)
+    on_record = name is not None and (name.version(version) if version else name.offered)
     if name is None or not on_record or not name.may_be_offered(version or name.current + 1):
         refuse_share(quoted(versioned(command.name, version)), group.id)
     if not may_replace(state, group, name, user) and not (
-        version and _shared_first(state, name, version, user)
+        version and _shared_first(state, name.version(version), user)
     ):
         raise Refused(
             Code.NOT_OWNER,
@@ -210,7 +211,8 @@ def make_space(
     name = group.names.by_id.get(share.name)
     if name is None or not name.versions:
         return []
-    oldest = sorted(name.versions)[: len(name.versions) + 1 - limits.VERSIONS_PER_NAME_MAX]
+    numbers = [known.number for known in name.versions]
+    oldest = numbers[: len(numbers) + 1 - limits.VERSIONS_PER_NAME_MAX]
     # A full group takes a new version for an old one.
     if len(group.shares) >= limits.SHARES_PER_GROUP_MAX and name.offered:
         oldest = [*oldest, min(name.offered)]
@@ -234,6 +236,6 @@ def names_to_forget(group: Group) -> list[Change]:
 def _withdrawal(
     group: Group, name_id: NameId, name: Name, version: int, earlier: bool, now: Now
 ) -> VersionsWithdrawn:
-    ending = [k for k in sorted(name.offered) if k == version or (earlier and k < version)]
+    ending = [k for k in name.offered if k == version or (earlier and k < version)]
     contents = tuple(group.shares[ShareId(name_id, k)].content for k in ending)
     return VersionsWithdrawn(group.id, name_id, version, earlier, contents, now.wall_ms)

@@ -94,7 +94,7 @@ class TrackerMetrics:
         readings.add("groups", len(state.groups))
         shares = sum(len(group.shares) for group in state.groups.values())
         readings.add("shares", shares)
-        readings.add("share_bytes", sum(each.size for each in state.manifests.values()))
+        readings.add("share_bytes", state.manifests.size_bytes)
         seeders = Counter[int]()
         roles = Counter[str]()
         for swarm in presence.swarms():

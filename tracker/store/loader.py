@@ -49,21 +49,31 @@ class Loader:
     def _rows(self, table: sa.Table, *order: str) -> Iterator[Any]:
         # The primary key last: rows of one millisecond come in the same order at every start.
         columns = [table.c[name] for name in order]
-        yield from self._db.execute(select(table).order_by(*columns, *table.primary_key))
+        return self._read(select(table).order_by(*columns, *table.primary_key))
+
+    def _read(self, query: sa.Select[Any]) -> Iterator[Any]:
+        for rows in self._db.execute(query, execution_options={"yield_per": _ROWS}).partitions():
+            yield from rows
+
+    def _user(self, text: str) -> UserId:
+        """Return the one text that all records of a user have in common."""
+        known = self.state.accounts.get(UserId(text))
+        return UserId(text) if known is None else known.user
 
     def _accounts(self) -> None:
         state = self.state
-        for row in self._rows(t.accounts, "at_ms"):
-            if not row.deleted:
-                user = UserId(row.user_id)
-                state.accounts[user] = Account(user, row.password_hash, row.at_ms, row.disabled)
+        for text, password_hash, at_ms, disabled, deleted in self._rows(t.accounts, "at_ms"):
+            if not deleted:
+                user = UserId(text)
+                state.accounts[user] = Account(user, password_hash, at_ms, disabled)
         mode = select(t.facts.c.value).where(t.facts.c.name == REGISTRATION)
         if (value := self._db.execute(mode).scalar_one_or_none()) is not None:
             state.registration = Registration(value.decode())
-        for row in self._rows(t.devices, "at_ms"):
-            user, device = UserId(row.user_id), DeviceKey(row.device)
+        for key, text, at_ms, seen_ms in self._rows(t.devices, "at_ms"):
+            user, device = self._user(text), DeviceKey(key)
             state.devices[device] = user
-            state.devices_of.setdefault(user, {})[device] = Binding(row.at_ms, row.seen_ms)
+            state.bindings[device] = Binding(at_ms, seen_ms)
+            state.devices_of[user] = (*state.devices_of.get(user, ()), device)
 
     def _groups(self) -> None:
         state = self.state
@@ -90,14 +100,14 @@ class Loader:
                     entries=entries.get(group_id, 0),
                 )
             )
-        for row in self._rows(t.members, "at_ms", "seq"):
-            group_id, user = GroupId(row.group_id), UserId(row.user_id)
-            state.groups[group_id].members[user] = Member(row.at_ms, row.seq)
-            state.groups_of.setdefault(user, {})[group_id] = None
-        for row in self._rows(t.requests, "at_ms"):
-            group_id, user = GroupId(row.group_id), UserId(row.user_id)
-            state.groups[group_id].requests[user] = row.at_ms
-            state.requests_of.setdefault(user, {})[group_id] = None
+        for group_text, text, seq, at_ms in self._rows(t.members, "at_ms", "seq"):
+            group, user = state.groups[GroupId(group_text)], self._user(text)
+            group.members[user] = Member(at_ms, seq)
+            state.groups_of[user] = (*state.groups_of.get(user, ()), group.id)
+        for group_text, text, at_ms in self._rows(t.requests, "at_ms"):
+            group, user = state.groups[GroupId(group_text)], self._user(text)
+            group.requests[user] = at_ms
+            state.add_of(state.requests_of, user, group.id)
         for row in self._rows(t.invitations, "at_ms"):
             known = Invitation(UserId(row.user_id), row.at_ms, row.expires_ms, row.uses, row.used)
             state.add_invitation(GroupId(row.group_id), row.key, known)
@@ -114,20 +124,23 @@ class Loader:
 
     def _shares(self) -> None:
         loading = SharesLoading(self.state)
-        loading.manifests(dict(row._mapping) for row in self._rows(t.manifests, "stored_ms"))
-        names = "group_id share_id name current floor ended_ms"
-        loading.names(self._columns(t.names, names, "ended_ms"))
-        version = "group_id share_id version"
-        loading.versions(
-            self._columns(t.versions, f"{version} content user_id at_ms withdrawn", "at_ms")
-        )
-        loading.shares(self._columns(t.shares, f"{version} content at_ms", "at_ms"))
-        loading.offers(self._columns(t.offers, f"{version} user_id device at_ms", "at_ms"))
+        loading.manifests(self._read(select(t.manifests)))
+        loading.names(self._read(_NAMES))
+        loading.offers(self._read(select(t.offers).order_by(*t.offers.primary_key)))
         loading.finish()
 
-    def _columns(self, table: sa.Table, names: str, order: str) -> Iterator[Any]:
-        """Iterate over the rows of a large table as tuples of some columns."""
-        columns = [table.c[name] for name in names.split()]
-        query = select(*columns).order_by(table.c[order], *table.primary_key)
-        for rows in self._db.execute(query).partitions(_ROWS):
-            yield from rows
+
+def _names() -> sa.Select[Any]:
+    names, versions, shares = t.names.c, t.versions.c, t.shares.c
+    columns = (versions.version, versions.content, versions.user_id, versions.at_ms)
+    same_name = sa.and_(versions.group_id == names.group_id, versions.share_id == names.share_id)
+    same_version = [shares[key] == versions[key] for key in ("group_id", "share_id", "version")]
+    return (
+        select(t.names, *columns, versions.withdrawn, shares.at_ms)
+        .outerjoin_from(t.names, t.versions, same_name)
+        .outerjoin(t.shares, sa.and_(*same_version))
+        .order_by(names.group_id, names.share_id, versions.version)
+    )
+
+
+_NAMES = _names()

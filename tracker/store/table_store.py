@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from common import limits
+from common.host.process import give_back_memory
 from common.ids import ContentId, GroupId, TrackerId
 from tracker.core.changes.base import Change
 from tracker.core.state import State
@@ -62,9 +63,11 @@ class TableStore(ABC):
         with translated("read the database"), self._engine.connect() as db:
             gc.disable()  # rows make no unreachable cycles, and a search passes over all of them
             try:
-                return Loader(db).state
+                state = Loader(db).state
             finally:
                 gc.enable()
+        give_back_memory()  # tables that grew: a tenth of the mirror
+        return state
 
     def manifest_part(self, content: ContentId, offset: int) -> bytes:
         """Return up to one part of a manifest from ``offset``; empty if it is deleted."""

@@ -88,7 +88,9 @@ class DeviceBound(Change):
     def apply(self, state: State) -> None:
         state.undo.item(state.devices, self.device)
         state.devices[self.device] = self.user
-        state.set_in(state.devices_of, self.user, self.device, Binding(self.at_ms, self.at_ms))
+        state.undo.item(state.bindings, self.device)
+        state.bindings[self.device] = Binding(self.at_ms, self.at_ms)
+        state.add_of(state.devices_of, self.user, self.device)
         state.forget_rows(*state.groups_of.get(self.user, ()))
 
 
@@ -99,8 +101,9 @@ class DeviceUnbound(Change):
     def apply(self, state: State) -> None:
         state.undo.removal(state.devices, self.device, ordered=False)
         user = state.devices.pop(self.device)
-        state.undo.removal(state.devices_of[user], self.device)
-        del state.devices_of[user][self.device]
+        state.undo.removal(state.bindings, self.device, ordered=False)
+        del state.bindings[self.device]
+        state.drop_of(state.devices_of, user, self.device)
         state.forget_rows(*state.groups_of.get(user, ()))
         state.drop_follows(state.groups_with(user), [self.device])
 
@@ -113,6 +116,6 @@ class DeviceSeen(Change):
     at_ms: int
 
     def apply(self, state: State) -> None:
-        bindings = state.devices_of[state.devices[self.device]]
-        state.undo.item(bindings, self.device)
-        bindings[self.device] = replace(bindings[self.device], seen_ms=self.at_ms)
+        state.undo.item(state.bindings, self.device)
+        known = state.bindings[self.device]
+        state.bindings[self.device] = Binding(known.at_ms, self.at_ms)

@@ -64,11 +64,9 @@ class GroupDissolved(Change):
         undo.subtraction(state.group_ids, group.id)
         remove_sorted(state.group_ids, group.id)
         for user in group.members:
-            undo.removal(state.groups_of[user], group.id)
-            del state.groups_of[user][group.id]
+            state.drop_of(state.groups_of, user, group.id)
         for user in group.requests:
-            undo.removal(state.requests_of[user], group.id)
-            del state.requests_of[user][group.id]
+            state.drop_of(state.requests_of, user, group.id)
         state.forget_rows(group.id)
         state.drop_invitations(group)
         state.drop_shares(group, self.at_ms)
@@ -119,7 +117,7 @@ class MemberJoined(Change):
         members = state.groups[self.group].members
         state.undo.item(members, self.user)
         members[self.user] = Member(self.at_ms, self.seq)
-        state.set_in(state.groups_of, self.user, self.group, None)
+        state.add_of(state.groups_of, self.user, self.group)
         state.forget_rows(self.group)
 
 
@@ -137,8 +135,7 @@ class MemberGone(Change):
         undo, group = state.undo, state.groups[self.group]
         undo.removal(group.members, self.user)
         del group.members[self.user]
-        undo.removal(state.groups_of[self.user], group.id)
-        del state.groups_of[self.user][group.id]
+        state.drop_of(state.groups_of, self.user, group.id)
         state.drop_follows([group], state.devices_of.get(self.user, ()))
         undo.item(group.revoked, self.user)
         group.revoked[self.user] = Revocation(self.epoch, self.at_ms)
@@ -219,7 +216,7 @@ class RequestMade(Change):
         group.requests[self.user] = self.at_ms
         if group.request_buckets.take(self.user, at_s):
             state.undo.step(group.request_buckets.give_back, self.user, at_s)
-        state.set_in(state.requests_of, self.user, group.id, None)
+        state.add_of(state.requests_of, self.user, group.id)
 
 
 @change(20)
@@ -228,11 +225,10 @@ class RequestDropped(Change):
     user: UserId
 
     def apply(self, state: State) -> None:
-        requests, of_user = state.groups[self.group].requests, state.requests_of[self.user]
+        requests = state.groups[self.group].requests
         state.undo.removal(requests, self.user)
         del requests[self.user]
-        state.undo.removal(of_user, self.group)
-        del of_user[self.group]
+        state.drop_of(state.requests_of, self.user, self.group)
 
 
 @change(37)

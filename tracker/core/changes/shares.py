@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from tracker.core.changes.base import Change, change
-from tracker.core.records import ManifestSummary, Share
+from tracker.core.records import Holder, ManifestSummary, Share
 from tracker.core.share_names import NameId, ShareId, Version
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class ManifestDropped(Change):
 
     def apply(self, state: State) -> None:
         state.unshared_manifests.remove(self.content, state.undo)
-        state.undo.removal(state.manifests, self.content, ordered=False)
-        del state.manifests[self.content]
+        state.manifests.remove(self.content, state.undo)
 
 
 @change(27)
@@ -59,8 +58,9 @@ class VersionAdded(Change):
     at_ms: int
 
     def apply(self, state: State) -> None:
-        added = Version(self.content, self.user, self.at_ms)
-        state.groups[self.group].names.add_version(self.share, self.name, added, state.undo)
+        added = Version(self.share.version, self.content, self.user, self.at_ms)
+        names = state.groups[self.group].names
+        names.add_version(self.share.name, self.name, added, state.undo)
 
 
 @change(28)
@@ -79,12 +79,13 @@ class VersionsWithdrawn(Change):
 
     def apply(self, state: State) -> None:
         group = state.groups[self.group]
-        for share_id in group.names.withdrawn(self.name, self.version, earlier=self.earlier):
-            share = state.remove_share(group, share_id)
-            for offer in list(share.offers):
-                state.drop_offer(group.id, share, offer)
-                state.drop_ref(offer, (group.id, share_id))
-            state.unlist(group, share_id, share.content, self.at_ms)
+        ending = group.names.withdrawn(self.name, self.version, earlier=self.earlier)
+        shares = [state.remove_share(group, share_id) for share_id in ending]
+        for share in shares:
+            for holder in list(share.offers):
+                state.drop_offer(share, holder)
+                state.drop_ref(holder, share)
+        state.unlist(group, shares, self.at_ms)
         group.names.withdraw(
             self.name, self.version, state.undo, earlier=self.earlier, at_ms=self.at_ms
         )
@@ -111,8 +112,9 @@ class ShareAdded(Change):
     at_ms: int
 
     def apply(self, state: State) -> None:
-        name = state.groups[self.group].names.by_id[self.share.name].text
-        state.add_share(self.group, self.share, Share(name, self.content, self.at_ms))
+        group = state.groups[self.group]
+        name = group.names.by_id[self.share.name].text
+        state.add_share(Share(group.id, self.share, name, self.content, self.at_ms))
 
 
 @change(31)
@@ -126,8 +128,7 @@ class ShareDropped(Change):
 
     def apply(self, state: State) -> None:
         group = state.groups[self.group]
-        state.remove_share(group, self.share)
-        state.unlist(group, self.share, self.content, self.at_ms)
+        state.unlist(group, [state.remove_share(group, self.share)], self.at_ms)
         group.names.end([self.share], self.at_ms, state.undo)
 
 
@@ -141,7 +142,8 @@ class OfferAdded(Change):
     at_ms: int
 
     def apply(self, state: State) -> None:
-        state.add_offer((self.group, self.share), (self.user, self.device), self.at_ms)
+        share = state.groups[self.group].shares[self.share]
+        state.add_offer(share, (self.user, self.device), self.at_ms)
 
 
 @change(33)
@@ -153,9 +155,9 @@ class OfferDropped(Change):
     device: DeviceKey
 
     def apply(self, state: State) -> None:
-        share, offer = state.groups[self.group].shares[self.share], (self.user, self.device)
-        state.drop_offer(self.group, share, offer)
-        state.drop_ref(offer, (self.group, self.share))
+        share, holder = state.groups[self.group].shares[self.share], (self.user, self.device)
+        state.drop_offer(share, holder)
+        state.drop_ref(holder, share)
 
 
 @change(34)
@@ -174,23 +176,23 @@ class OffersEnded(Change):
     def apply(self, state: State) -> None:
         """End them in one pass; removed one by one, each removal would shift the sorted lists."""
         undo, group = state.undo, state.groups[self.group]
-        ended: set[tuple[UserId, DeviceKey]] = set()
-        dropped: list[ShareId] = []
+        ended: set[Holder] = set()
+        dropped: list[Share] = []
         for share_id, share in list(group.shares.items()):
             theirs = [
                 (user, device)
                 for user, device in share.offers
                 if user == self.user and self.device in (None, device)
             ]
-            for offer in theirs:
-                state.drop_offer(group.id, share, offer)
+            for holder in theirs:
+                state.drop_offer(share, holder)
             ended.update(theirs)
             if not share.offers:
                 undo.removal(group.shares, share_id)
                 del group.shares[share_id]
-                state.unlist(group, share_id, share.content, self.at_ms)
-                dropped.append(share_id)
-        group.names.end(dropped, self.at_ms, undo)
+                dropped.append(share)
+        state.unlist(group, dropped, self.at_ms)
+        group.names.end([share.id for share in dropped], self.at_ms, undo)
         undo.field(group, "share_ids")
         group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
         state.drop_refs(group, ended)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
+from msgspec import structs
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -29,7 +28,7 @@ from tracker.store.statements.base import named, write_change
 def _(change: c.ManifestStored, rows: Gathered) -> None:
     db = rows.flushed()
     content, parts = change.summary.content, parts_of(change.summary.content, change.body)
-    db.execute(insert(t.manifests).values(asdict(change.summary)))
+    db.execute(insert(t.manifests).values(structs.asdict(change.summary)))
     stored = select(func.count()).where(t.manifest_parts.c.content == content)
     if db.execute(stored).scalar_one() != len(parts):
         db.execute(delete(t.manifest_parts).where(t.manifest_parts.c.content == content))

@@ -38,6 +38,8 @@ class Name:
         self.offers = {version: offers for version, offers in self.offers.items() if offers}
         if not self.offers:
             self.contents = {k: None for k, content in self.contents.items() if content is None}
+            if not self.contents and not self.floor:
+                self.current = 0  # the name is forgotten
 
 
 @dataclass

@@ -226,7 +226,7 @@ def test_a_manifest_is_sent_once_and_dropped_after_its_last_share(harness: Track
     assert data in harness.state.manifests
     harness.wait(2)
     harness.decide(Caller(b""), commands.Housekeep())
-    assert harness.state.manifests == {}
+    assert not harness.state.manifests
     assert (len(harness.state.unshared_manifests), harness.state.unshared_manifests.bytes) == (0, 0)
 
 

@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from common import limits
 from common.ids import GroupId, UserId
@@ -18,14 +19,23 @@ from tracker.core.budgets import Budget, Budgets
 from tracker.core.changes.accounts import AccountDisabled, PasswordReplaced, RegistrationSet
 from tracker.core.changes.base import Change
 from tracker.core.changes.groups import LogTrimmed, RekeyPending, RequestMade
+from tracker.core.records import Share
 from tracker.core.share_names import ShareNames
 from tracker.core.state import State
 from tracker.core.undo import UndoLog
 from tracker.core.unshared_manifests import UnsharedManifests
 
 # Dictionaries of the mirror that nothing reads in order.
-UNORDERED = {"devices", "manifests", "offers_of", "shared_in", "names_of", "by_id", "offers"}
-UNORDERED |= {"shares", "manifest_bytes", "devices_of", "groups_of", "requests_of"}
+UNORDERED = {"devices", "bindings", "manifests", "offers_of", "shared_again", "names_of", "by_id"}
+UNORDERED |= {
+    "offers",
+    "shares",
+    "manifest_bytes",
+    "_encoded",
+    "devices_of",
+    "groups_of",
+    "requests_of",
+}
 
 
 def picture(value: Any, name: str = "") -> Any:
@@ -39,10 +49,14 @@ def picture(value: Any, name: str = "") -> Any:
             for key, each in vars(value).items()
             if key not in ("undo", "budgets", "_device_rows")
         }
+    if isinstance(value, Struct):
+        return {key: picture(getattr(value, key), key) for key in value.__struct_fields__}
     if hasattr(value, "__slots__") and hasattr(value, "__dataclass_fields__"):
         names = [each for each in value.__dataclass_fields__ if each != "request_buckets"]
         return {key: picture(getattr(value, key), key) for key in names}
-    return copy.copy(value) if isinstance(value, list | set) else value
+    if isinstance(value, list):
+        return [(each.group, each.id) if isinstance(each, Share) else each for each in value]
+    return copy.copy(value) if isinstance(value, set) else value
 
 
 def left(budgets: Budgets, harness: TrackerHarness) -> dict[Any, float]:
