@@ -121,8 +121,13 @@ def folders_of(entries: Iterable[Entry]) -> Iterator[str]:
     ``""`` for the one at the top, then those that hold something. Empty ones are entries."""
     yield ""
     last: list[str] = []
+    above = ""
     for entry in entries:
-        parents = entry.path.split("/")[:-1]
+        folder = entry.path.rpartition("/")[0]
+        if folder == above:  # as that of the entry before: of most, where there are many
+            continue
+        above = folder
+        parents = folder.split("/") if folder else []
         level = 0
         while level < len(parents) and level < len(last) and parents[level] == last[level]:
             level += 1

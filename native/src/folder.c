@@ -319,7 +319,7 @@ MT_API size_t mt_folder_write(const mt_folder *folder, int fd, uint64_t offset,
         }
         bool written = !(made && least > 0) &&
                        mt_write_all(file, data + done, one.length, one.at) == 0;
-        if (written && folder->times != NULL && one.length == one.size) {
+        if (written && folder->times != NULL && one.at + one.length == one.size) {
             set_time(file, folder->times[one.entry]);
         }
         close(file);

@@ -52,7 +52,7 @@ typedef struct {
 } mt_status;
 
 /* The entries of a content. `names`: their paths, with a NUL between two; an empty one is left to
-   Python. `times`: those that files get when they are written; NULL for none. `prints`: what files
+   Python. `times`: those that files get when their ends are written; NULL for none. `prints`: what files
    are compared with before and after they are read; NULL: each must be plain, with one name.
    Files of at least `reserved_from` bytes have their full size when they are written to. Everything
    is copied. NULL if there is no memory, or if the names do not fit. */

@@ -53,6 +53,8 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def _in_64_bits(time_ns: int) -> int:
+    if -_HALF <= time_ns < _HALF:  # of many thousands of files: nearly always
+        return time_ns
     return (time_ns + _HALF) % (2 * _HALF) - _HALF
 
 

@@ -128,7 +128,7 @@ class PartFolder(PartFiles):
                 self.truncated = True
             write_all(fd, view[done : done + segment.length], segment.offset)
             done += segment.length
-            if self._times and segment.length == size:
+            if self._times and segment.offset + segment.length == size:
                 # By the handle, on this thread: `seal` then needs only a look at the file.
                 set_time(fd, self._times[segment.entry])
 
@@ -281,7 +281,7 @@ class PartFolder(PartFiles):
         if not self._times:
             return
         entries = self._manifest.entries
-        made = set(folders_of(e for n, e in enumerate(entries) if self._is_selected(n)))
+        made = {*folders_of(entry for n, entry in enumerate(entries) if self._is_selected(n))}
         with self._folders() as folders:
             for path, time_ns in zip(folders_of(entries), self._times[len(entries) :], strict=True):
                 if path in made:
@@ -323,11 +323,11 @@ class PartFolder(PartFiles):
         super().close()
 
     def _table(self) -> CompiledFolder | None:
-        entries = self._manifest.entries
+        entries, selection = self._manifest.entries, self._selection
         return compiled_folder(
             entries,
             times=self._times,
-            without=[n for n in range(len(entries)) if not self._is_selected(n)],
+            without=() if selection is None else {*range(len(entries))} - selection.entries,
             reserved_from=RESERVED_FROM_BYTES,
         )
 

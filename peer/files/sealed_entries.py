@@ -22,16 +22,19 @@ def is_sealed(mode: int, size: int, entry: Entry) -> bool:
 
 
 def sealed_entries(
-    compiled: CompiledFolder | None, fd: int, entries: Sequence[Entry], times: Sequence[int]
+    compiled: CompiledFolder | None, fd: int, entries: Sequence[Entry], times: Sequence[int | None]
 ) -> Container[int]:
     """The numbers of files beneath the folder ``fd`` that are as they must be, as far as one look
     by the compiled data path tells."""
     if compiled is None:
         return ()
+    times = times or (None,) * len(entries)
     return {
         number
-        for number, (entry, seen) in enumerate(zip(entries, compiled.look(fd), strict=True))
-        if is_sealed(seen.mode, seen.size, entry) and (not times or seen.mtime_ns == times[number])
+        for number, (entry, time_ns, (size, mtime_ns, _, _, mode)) in enumerate(
+            zip(entries, times, compiled.look(fd), strict=False)  # times of folders come after
+        )
+        if (time_ns is None or mtime_ns == time_ns) and is_sealed(mode, size, entry)
     }
 
 

@@ -38,7 +38,7 @@ from peer.files.link_targets import EntryFolders, LinkRoot
 from peer.files.open_files import HandleCache
 from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
-from peer.native.folder import FoundStatus, compiled_folder
+from peer.native.folder import Status, compiled_folder
 
 
 class Digested(NamedTuple):
@@ -245,7 +245,7 @@ def location_of(
                         found.append(None)
                         continue
                     if seen and _is_file_of(seen[number], entry):
-                        found.append(Fingerprint(*seen[number].print))
+                        found.append(Fingerprint(*seen[number][:4]))
                         continue
                     looked_at = os.path.join(path, entry.path) if entry.path else path
                     status = folders.status(entry.path.split("/") if entry.path else [name])
@@ -258,9 +258,9 @@ def location_of(
     return SharedLocation(os.fsencode(path), tuple(found), identity_of(path), links)
 
 
-def _is_file_of(seen: FoundStatus, entry: Entry) -> bool:
-    is_file = stat.S_ISREG(seen.mode) and entry.kind is not EntryKind.FOLDER
-    return is_file and seen.size == entry.size
+def _is_file_of(seen: Status, entry: Entry) -> bool:
+    is_file = stat.S_ISREG(seen[-1]) and entry.kind is not EntryKind.FOLDER
+    return is_file and seen[0] == entry.size
 
 
 def _look(status: os.stat_result, entry: Entry, path: str) -> Fingerprint | None:

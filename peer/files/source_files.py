@@ -86,7 +86,7 @@ class SourceFiles:
             with self._folders() as (root_fd, folders):
                 seen = () if self._table is None else self._table.look(root_fd)
                 for number, expected in enumerate(self._prints):
-                    if expected is None or (seen and seen[number].print == expected.fields):
+                    if expected is None or (seen and seen[number][:4] == expected.fields):
                         continue
                     if not expected.matches(folders.status(self._parts(number))):
                         raise self._changed(number)

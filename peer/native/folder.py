@@ -13,7 +13,6 @@ import struct
 import weakref
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from common.digests import Buffer
 from common.manifest import Entry
@@ -22,24 +21,13 @@ from peer.native.library import address_of, library
 Print = tuple[int, int, int, int]
 """Size, time of modification and of status change in nanoseconds, modulo 64 bits, and the inode."""
 
+Status = tuple[int, int, int, int, int]
+"""The same of an entry, and its mode: 0 if there is nothing, or if Python has to look."""
+
 _PRINT = struct.Struct("=qqqQ")
 _STATUS = struct.Struct("=qqqQI4x")
 _NEVER = (1 << 64) - 1  # bytes of a file
 _NO_PRINT: Print = (-1, 0, 0, 0)  # no file has it
-
-
-class FoundStatus(NamedTuple):
-    """Status of an entry; ``mode`` is 0 if there is nothing, or if Python has to look."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    mode: int
-
-    @property
-    def print(self) -> Print:
-        return self[:4]
 
 
 class CompiledFolder:
@@ -74,11 +62,11 @@ class CompiledFolder:
             done: int = self._call.mt_folder_write(self.handle, fd, offset, address, size, made)
         return done, made.value
 
-    def look(self, fd: int) -> list[FoundStatus]:
+    def look(self, fd: int) -> list[Status]:
         """The status of each entry beneath the folder ``fd``. No link is followed."""
         found = ctypes.create_string_buffer(self._count * _STATUS.size)
         self._call.mt_folder_look(self.handle, fd, found)
-        return list(map(FoundStatus._make, _STATUS.iter_unpack(found)))
+        return list(_STATUS.iter_unpack(found))
 
 
 def compiled_folder(
@@ -91,7 +79,7 @@ def compiled_folder(
 ) -> CompiledFolder | None:
     """The table for ``entries``; None if the library is not used, or cannot hold their names.
 
-    ``times``: those that files get when they are written, in nanoseconds. ``prints``: what each
+    ``times``: those that files get when their ends are written, in nanoseconds. ``prints``: what a
     file must have before and after it is read; None for an entry without one. ``without``: numbers
     of entries that are left to Python. ``reserved_from``: size of files that have their full size
     before they are written to.

@@ -64,12 +64,12 @@ def test_a_range_is_written_file_by_file_and_read_back(tmp_path: Path, top: int)
     assert back == DATA
     assert folder.write(top, 0, DATA) == (len(DATA), False)
     seen = folder.look(top)
-    assert [(one.mode != 0, one.size) for one in seen] == [
+    assert [(one[-1] != 0, one[0]) for one in seen] == [
         (path != "sub/b", size) for path, size in SIZES.items()
     ]
     status = (tmp_path / "within/z").stat()
-    assert Fingerprint(*seen[-1].print) == Fingerprint.of(status)
-    assert seen[-1].mode == status.st_mode
+    assert Fingerprint(*seen[-1][:4]) == Fingerprint.of(status)
+    assert seen[-1][-1] == status.st_mode
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -108,7 +108,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, top: int, name: str) ->
     assert folder.write(top, 0, b"123456789") == (3, True)
     assert contents(tmp_path) == {"within/before": b"123"}
     assert folder.read(top, 0, memoryview(bytearray(9))) == 3
-    assert [one.mode != 0 for one in folder.look(top)] == [True, False, False]
+    assert [one[-1] != 0 for one in folder.look(top)] == [True, False, False]
 
 
 @pytest.mark.parametrize("planted", ["link", "dangling", "folder", "fifo", "second name"])
@@ -143,7 +143,7 @@ def test_a_link_in_the_place_of_a_folder_is_left_to_python(tmp_path: Path, top: 
     folder = table()
     assert folder.write(top, 0, DATA) == (10, True)
     assert folder.read(top, 0, memoryview(bytearray(len(DATA)))) == 10
-    assert [one.mode != 0 for one in folder.look(top)] == [True, False, False, False, False]
+    assert [one[-1] != 0 for one in folder.look(top)] == [True, False, False, False, False]
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -196,7 +196,7 @@ def test_names_that_do_not_fit_make_no_table() -> None:
 def test_a_name_too_long_for_any_file_system_is_left_to_python(top: int) -> None:
     folder = table({"a": 1, "b" * 300: 1, "c" * 200 + "/" + "d" * 256: 1})
     assert folder.write(top, 0, b"abc") == (1, True)
-    assert [one.mode != 0 for one in folder.look(top)] == [True, False, False]
+    assert [one[-1] != 0 for one in folder.look(top)] == [True, False, False]
 
 
 def test_a_folder_among_the_entries_has_no_bytes(tmp_path: Path, top: int) -> None:
