@@ -44,7 +44,10 @@ from tracker.core.throttle import network_of
 UNKNOWN = Refused(
     Code.NO_INVITATION,
     "no such invitation: it has expired or was revoked, or the link is damaged",
-    "ask the owner of the group for a new one",
+    hint(
+        "ask the owner of the group for a new one; if you joined before, you are in it still",
+        "list-groups",
+    ),
 )
 """One text for all reasons: a stranger learns nothing of the group."""
 

@@ -183,6 +183,9 @@ def test_h113_a_revoked_or_expired_one_looks_like_one_that_never_was(
             UNKNOWN.hint,
         )
         assert "lab" not in reply.message
+        assert reply.hint.endswith(
+            ": mini-torrent list-groups"
+        )  # a member of long ago sees it there
     used = invited(owner, "three")
     harness.user("carol").does(tracker.Redeem(used))
     assert bob.asks(tracker.Redeem(used)).message == "the invitation is used up"
