@@ -35,7 +35,7 @@ class Unreachable(StorageError):
 
 SCHEMES = ("postgresql://", "postgres://")
 SERVER_MIN = 14_00_00  # the first with client_connection_check_interval
-CONNECT_S = 5  # for one address
+CONNECT_S = 3  # for one address: a frozen server delays the way to the next one that long
 _HOST = re.compile(r"|[/@][^@:=?]*|[\w.-]+|[0-9A-Fa-f:.]+(%\w+)?")
 _DATABASE = re.compile(r"[^@:=?/]*")
 _NOT_YET = ("starting up", "shutting down", "too many", "recovery")
