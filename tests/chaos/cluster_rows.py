@@ -8,7 +8,11 @@ import signal
 import threading
 import time
 
+from common.link import parse_link
 from common.messages import tracker
+from common.messages.base import Refusal
+from common.messages.refusals import Code
+from tests.chaos.crowd import Watcher
 from tests.chaos.stage import Stage
 from tests.support.cluster import (
     ClusterWriter,
@@ -18,13 +22,15 @@ from tests.support.cluster import (
     names_in,
     names_listed,
 )
-from tests.support.faults import frozen
-from tests.support.postgres import own_server
+from tests.support.faults import MIB, begin, frozen, settle
+from tests.support.postgres import Server, own_server
+from tests.support.processes import Person, Swarm
 from tests.support.tracker_process import Device, TrackerProcess
 from tests.support.waiting import wait_for
 
 WRITERS = 4
 PATIENCE_S = 60.0
+PEERS = 5
 COMMANDS = 30  # a fault comes after at most that many
 
 
@@ -82,7 +88,8 @@ class Town:
         for each in self.cluster.trackers:
             reader = Device(each.at, self.owner.pair)
             reader.request(tracker.Hello())  # which waits for the head
-            logs.append(log_of(reader, "lab"))
+            # Of a database that was frozen the first page may be refused.
+            logs.append(wait_for(lambda who=reader: log_of(who, "lab"), "the log"))
             listed.append(names_listed(reader, "lab"))
             reader.close()
         assert all(log == logs[0] for log in logs)
@@ -146,6 +153,165 @@ def f34_the_database_ends_under_writers_at_two_trackers(stage: Stage) -> str:
         f"{ends} ends; {town.done} acknowledged of {length}, {refused} refused meanwhile;"
         f" longest pause {worst:.1f} s"
     )
+
+
+def f174_a_frozen_tracker_is_left_and_devices_spread_again(stage: Stage) -> str:
+    """Peers: commands, downloads and `watch` go on at another tracker; it gets its share back."""
+    worst, rounds = 0.0, stage.count(3)
+    swarm = Swarm("tcp", tracker=False)
+    try:
+        with own_server() as server, cluster_of(2, server) as cluster:
+            swarm.tracker = cluster  # type: ignore[assignment]
+            people = [settle(swarm, f"p{at}", "--upload-limit", "1M") for at in range(PEERS)]
+            group = people[0].group_with(*people[1:])
+            watchers = [Watcher(who.spawn("--json", "watch", group), group) for who in people[:2]]
+            for number in range(rounds):
+                download = begin(people[0], people[1], 12 * MIB, group=group)
+                download.until(MIB)
+                left = cluster.trackers[number % 2]
+                at = left.at.endpoint
+                began = time.monotonic()
+                with frozen(left.process.pid):
+                    for who in people:
+                        _leaves(who, at)
+                        who.share(swarm.file(20_000), group)
+                        worst = max(worst, time.monotonic() - began)
+                    download.finishes()
+                wait_for(
+                    lambda: abs(_online(cluster, 0) - _online(cluster, 1)) <= 1,
+                    "as many devices at one tracker as at the other",
+                    until=lambda even: even,
+                    patience_s=2 * PATIENCE_S,
+                )
+            people[0].share(swarm.file(20_000), group)
+            owner = people[0].json("list-files", group)
+            assert len(owner) == rounds * (PEERS + 1) + 1
+            wait_for(lambda: watchers[0].seqs[-1:] == watchers[1].seqs[-1:], "the last event")
+            for watcher in watchers:
+                first, last = watcher.seqs[0], watcher.seqs[-1]
+                assert watcher.seqs == list(range(first, last + 1))
+    finally:
+        swarm.close()
+    return f"{rounds} times, {PEERS} peers; the last one worked elsewhere after {worst:.1f} s"
+
+
+def _leaves(who: Person, endpoint: str) -> None:
+    """Wait until a peer is at another tracker than the one at ``endpoint``."""
+    wait_for(
+        lambda: parse_link(who.status()["tracker"]).first.endpoint,
+        "another tracker",
+        until=lambda found: found != endpoint,
+        patience_s=PATIENCE_S,
+    )
+
+
+def _online(cluster: TrackerCluster, number: int) -> int:
+    """Number of devices at one tracker, as it tells the others."""
+    endpoint = cluster.trackers[number].at.endpoint
+    query = f"SELECT connections FROM trackers WHERE endpoint = '{endpoint}'"
+    [[count]] = cluster.server.execute(query, cluster.database) or [[-PEERS]]
+    return int(str(count))
+
+
+def f175_a_frozen_database_is_waited_out(stage: Stage) -> str:
+    """Questions are answered, changes and log pages refused in bounded time; then all goes on."""
+    slowest = dict.fromkeys(("question", "change", "log page"), 0.0)
+    frost_s, rounds = 25.0 * max(0.5, stage.scale), stage.count(3)
+    with own_server() as server, cluster_of(2, server) as cluster:
+        town = Town(cluster)
+        readers = [Device(each.at, town.owner.pair) for each in cluster.trackers]
+        for number in range(rounds):
+            town.goes_on()
+            for reader in readers:
+                log_of(reader, "lab")  # so that there are connections which freeze
+            server.freeze()
+            ends_at = time.monotonic() + frost_s
+            while time.monotonic() < ends_at:
+                for reader in readers:
+                    for what, command, code in (
+                        ("question", tracker.Hello(), None),
+                        ("question", tracker.ListFiles("lab"), None),
+                        ("change", tracker.CreateGroup(f"never{number}"), Code.READ_ONLY),
+                        ("log page", tracker.EventsSince("lab", 0), Code.STORAGE),
+                    ):
+                        began = time.monotonic()
+                        reply = reader.try_(command)
+                        slowest[what] = max(slowest[what], time.monotonic() - began)
+                        assert (reply.code if isinstance(reply, Refusal) else None) is code, reply
+            server.thaw()
+        town.goes_on()
+        length = town.check()
+    times = ", ".join(f"{what} {longest_s:.1f} s" for what, longest_s in slowest.items())
+    return f"{rounds} times; {town.done} acknowledged of {length}; slowest answers: {times}"
+
+
+def f176_a_synchronous_standby_takes_over_and_nothing_is_lost(stage: Stage) -> str:
+    """The primary is killed, or stays frozen for ever, under writers."""
+    notes = []
+    for how in ("killed", "frozen"):
+        with own_server() as primary, own_server(of=primary) as standby:
+            primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            primary.execute("SELECT pg_reload_conf()")
+            with cluster_of(2, primary, _either(primary, standby)) as cluster:
+                town = Town(cluster)
+                town.does(stage.rng.randrange(50, 150))
+                if how == "killed":
+                    primary.end(signal.SIGKILL)
+                else:
+                    primary.freeze()
+                standby.execute("SELECT pg_promote()")
+                pause_s = town.goes_on()
+                town.does(20)
+                length = town.check()
+                assert not any(each.logged("has lost commits") for each in cluster.trackers)
+                notes.append(f"{how}: {town.done} acknowledged of {length}, pause {pause_s:.1f} s")
+    return "; ".join(notes)
+
+
+def _either(primary: Server, standby: Server) -> str:
+    """The URL of a database at whichever server can be written."""
+    name = primary.url("").partition("?")[0]
+    primary.execute("CREATE DATABASE town")
+    return f"{name}town?host={primary.folder},{standby.folder}&target_session_attrs=read-write"
+
+
+def f177_a_standby_without_the_last_commits_takes_over(stage: Stage) -> str:
+    """All trackers notice it and have the same state; groups get numbers that were never used."""
+    with (
+        own_server() as primary,
+        own_server(of=primary) as standby,
+        cluster_of(2, primary, _either(primary, standby)) as cluster,
+    ):
+        owner = Device(cluster.trackers[0].at).enter("owner")
+        owner.request(tracker.CreateGroup("lab"))
+        content = owner.share("lab", "before")
+        [[reached]] = primary.execute("SELECT pg_current_wal_lsn()")
+        replayed = f"SELECT pg_last_wal_replay_lsn() >= '{reached}'"
+        wait_for(lambda: standby.execute(replayed)[0][0], "the commits at the standby")
+        standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        standby.execute("SELECT pg_reload_conf()")
+        receives = "SELECT count(*) = 0 FROM pg_stat_wal_receiver"
+        wait_for(lambda: standby.execute(receives)[0][0], "the end of replication")
+        for number in range(stage.count(20)):
+            owner.request(tracker.Offer("lab", f"lost{number}", content))
+        seq = log_of(owner, "lab")[-1].seq
+        primary.end(signal.SIGKILL)
+        standby.execute("SELECT pg_promote()")
+        readers = [Device(each.at, owner.pair) for each in cluster.trackers]
+        for reader in readers:
+            wait_for(
+                lambda who=reader: who.try_(tracker.Offer("lab", "after", content)),
+                until=lambda reply: not isinstance(reply, Refusal),
+            )
+        logs = []
+        for reader in readers:
+            reader.request(tracker.Hello())
+            assert names_listed(reader, "lab") == {"before", "after"}
+            logs.append(log_of(reader, "lab"))
+        assert logs[0] == logs[1]
+        assert logs[0][-1].seq > seq + 1_000
+        assert all(each.logged("has lost commits") for each in cluster.trackers)
+    return f"the log goes on at {logs[0][-1].seq} after {seq}"
 
 
 def f37_writers_and_lost_listeners_for_a_minute(stage: Stage) -> str:

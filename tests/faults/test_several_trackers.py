@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from common import limits
 from common.link import Tracker, parse_link
 from common.messages import events, tracker
 from common.messages.base import Refusal
@@ -22,9 +23,10 @@ from tests.support.cluster import (
 from tests.support.commit_eater import CommitEater
 from tests.support.faults import MIB, begin, settle
 from tests.support.processes import Person, Swarm
-from tests.support.tracker_process import Device, Devices
+from tests.support.tracker_process import PATIENCE_S, Device, Devices, TrackerProcess
 from tests.support.waiting import wait_for
 from tracker.store.cluster_tables import APPLICATION
+from tracker.store.migrate import HEAD
 
 PEER = "tcp://127.0.0.1:19000"
 
@@ -185,60 +187,120 @@ def test_f35_without_listeners_nothing_is_lost(cluster: TrackerCluster, devices:
     assert listener.seqs() == list(range(listener.seqs()[0], head + 1))
 
 
-def test_f151_a_commit_of_a_later_release_is_refused_with_words(devices: Devices) -> None:
-    with cluster_of(2) as own:
-        one, two = own.trackers
-        alice, bob = devices(one.at).enter("alice"), devices(two.at).enter("bob")
-        database = own.database
-        own.server.execute(
-            "INSERT INTO changes SELECT max(serial) + 1, ''::bytea, ''::bytea, 0, 99, ''::bytea"
-            " FROM changes",
-            database,
-        )
-        group_with(alice, "lab", (bob, "bob"))
-        wait_for(lambda: one.logged("a tracker of a later release wrote it"), "words in the log")
-        log = log_of(alice, "lab")
-        elsewhere = devices(two.at, alice.pair)
-        wait_for(lambda: log_of(elsewhere, "lab"), until=lambda found: found == log)
+def test_f151_a_commit_of_a_later_release_is_refused_with_words(
+    cluster: TrackerCluster, devices: Devices
+) -> None:
+    one, two = cluster.trackers
+    alice, bob = devices(one.at).enter("f151-alice"), devices(two.at).enter("f151-bob")
+    cluster.server.execute(
+        "INSERT INTO changes SELECT max(serial) + 1, ''::bytea, ''::bytea, 0, 99, ''::bytea"
+        " FROM changes",
+        cluster.database,
+    )
+    group_with(alice, "f151", (bob, "f151-bob"))
+    wait_for(lambda: one.logged("a tracker of a later release wrote it"), "words in the log")
+    log = log_of(alice, "f151")
+    elsewhere = devices(two.at, alice.pair)
+    wait_for(lambda: log_of(elsewhere, "f151"), until=lambda found: found == log)
+
+
+def test_f173_trackers_are_updated_one_after_the_other(
+    cluster: TrackerCluster, devices: Devices
+) -> None:
+    """A writer goes on, and a follower at the other tracker misses nothing."""
+    owner = devices(cluster.trackers[0].at).enter("f173")
+    owner.request(tracker.CreateGroup("f173"))
+    content = owner.share("f173", "first")
+    writer = ClusterWriter(cluster, owner, "f173", content, 0)
+    writer.start()
+    for at, updated in enumerate(cluster.trackers):
+        listener = Listener(devices(cluster.trackers[1 - at].at, owner.pair), "f173")
+        listener.start()
+        assert updated.end() == 0
+        for step in (updated.restart, lambda: None):
+            wanted = len(writer.done) + 10
+            wait_for(lambda wanted=wanted: len(writer.done) >= wanted, "ten offers")
+            step()
+        reader = devices(updated.at, owner.pair)
+        reader.request(tracker.Hello())
+        head = log_of(reader, "f173")[-1].seq
+        wait_for(lambda who=listener, head=head: who.seqs()[-1] >= head, "the last entry")
+        listener.end()
+        assert listener.seqs() == list(range(listener.seqs()[0], listener.seqs()[-1] + 1))
+    writer.end()
+    shared = names_in(log_of(devices(cluster.trackers[0].at, owner.pair), "f173"))
+    assert [shared.count(name) for name in writer.done] == [1] * len(writer.done)
+
+
+def test_f173_a_tracker_too_old_for_the_database_ends_with_words(
+    cluster: TrackerCluster, devices: Devices
+) -> None:
+    """Those that serve already go on."""
+    alice = devices(cluster.trackers[0].at).enter("f173-alice")
+    schema = "UPDATE alembic_version SET version_num = '{}'"
+    cluster.server.execute(schema.format("9999"), cluster.database)
+    try:
+        place = ("--bind", "tcp://127.0.0.1:0", "--database", cluster.url)
+        late = TrackerProcess(cluster.root / "late", *place, wait=False)
+        assert late.process.wait(PATIENCE_S) == 1
+        wait_for(lambda: late.logged("schema 9999"), "words")
+        alice.request(tracker.CreateGroup("f173-late"))
+    finally:
+        cluster.server.execute(schema.format(HEAD), cluster.database)
 
 
 @pytest.mark.parametrize("lost", ["answer", "commit"])
-def test_f153_a_commit_in_doubt_is_looked_up(devices: Devices, lost: str) -> None:
-    with cluster_of(1) as own:
-        eater = CommitEater(own.server)
-        one, two = own.trackers[0], own.add(eater.url(own.url))
-        alice, bob = devices(one.at).enter("alice"), devices(two.at).enter("bob")
-        group_with(alice, "lab", (bob, "bob"))
-        content = bob.share("lab", "first")
+def test_f153_a_commit_in_doubt_is_looked_up(
+    cluster: TrackerCluster, devices: Devices, lost: str
+) -> None:
+    eater = CommitEater(cluster.server)
+    group, users = f"f153{lost}", (f"f153{lost}-alice", f"f153{lost}-bob")
+    with cluster.another(eater.url(cluster.url)) as two:
+        alice = devices(cluster.trackers[0].at).enter(users[0])
+        bob = devices(two.at).enter(users[1])
+        group_with(alice, group, (bob, users[1]))
+        content = bob.share(group, "first")
         names = [f"name{at}" for at in range(3)]
         for count, name in enumerate(names, 1):
             eater.eat(lost)
-            bob.request(tracker.Offer("lab", name, content))
+            bob.request(tracker.Offer(group, name, content))
             assert eater.eaten == count
         alice.request(tracker.Hello())  # which waits for the head
-        log = log_of(alice, "lab")
+        log = log_of(alice, group)
         assert [names_in(log).count(name) for name in names] == [1, 1, 1]
         elsewhere = devices(two.at, alice.pair)
-        wait_for(lambda: log_of(elsewhere, "lab"), until=lambda found: found == log)
+        wait_for(lambda: log_of(elsewhere, group), until=lambda found: found == log)
         said = "took place" if lost == "answer" else "did not happen"
         assert two.logged(f"the commit in doubt {said}")
-        eater.close()
+    eater.close()
 
 
-def test_a_tracker_that_ends_takes_its_devices_along_at_once(devices: Devices) -> None:
-    with cluster_of(2) as own:
-        one, two = own.trackers
-        alice, bob = devices(one.at).enter("alice"), devices(two.at).enter("bob")
-        group_with(alice, "lab", (bob, "bob"))
-        alice.share("lab", "data")
+def test_a_tracker_that_ends_takes_its_devices_along_at_once(
+    cluster: TrackerCluster, devices: Devices
+) -> None:
+    with cluster.another() as one:
+        two, third = cluster.trackers[:2]
+        alice, bob = devices(one.at).enter("ends-alice"), devices(two.at).enter("ends-bob")
+        group_with(alice, "ends", (bob, "ends-bob"))
+        alice.share("ends", "data")
         alice.announce(PEER)
-        wait_for(lambda: bob.request(tracker.FindShare("lab", "data")).sources)
+        wait_for(lambda: bob.request(tracker.FindShare("ends", "data")).sources)
         bob.subscribe()
-        bob.follow_share("lab", "data")
+        bob.follow_share("ends", "data")
         assert one.end() == 0
         down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
         assert down.down == [alice.key]
-        assert bob.request(tracker.Hello()).trackers == []
+        assert bob.request(tracker.Hello()).trackers == [two.at.endpoint, third.at.endpoint]
+
+
+def test_budgets_of_a_user_count_at_all_trackers(cluster: TrackerCluster, devices: Devices) -> None:
+    one, two = cluster.trackers
+    alice = devices(one.at).enter("spender")
+    sides, codes = (alice, devices(two.at, alice.pair)), list[Code | None]()
+    while codes[-2:] != [Code.SLOW_DOWN] * 2 and len(codes) < 2 * limits.INVITATIONS_TRIED_BURST:
+        wrong = tracker.Redeem(len(codes).to_bytes(32, "big"))
+        codes.append(sides[len(codes) % 2].refused(wrong))
+    assert len(codes) <= limits.INVITATIONS_TRIED_BURST + 3, codes
 
 
 @pytest.mark.timeout(180)

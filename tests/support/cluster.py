@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import tempfile
 import threading
@@ -29,6 +30,7 @@ class TrackerCluster:
         self.url = url or self.server.database()
         self.root = Path(tempfile.mkdtemp(prefix="mtc"))
         self.trackers: list[TrackerProcess] = []
+        self._numbers = itertools.count()
         try:
             for _ in range(count):
                 self.add()
@@ -38,7 +40,7 @@ class TrackerCluster:
 
     def add(self, url: str = "") -> TrackerProcess:
         """Start one more tracker; ``url``: another way to the same database."""
-        home = self.root / str(len(self.trackers))
+        home = self.root / str(next(self._numbers))
         if self.trackers:
             home.mkdir(mode=0o700)
             for name in KEYS:
@@ -46,6 +48,20 @@ class TrackerCluster:
         made = TrackerProcess(home, "--bind", "tcp://127.0.0.1:0", "--database", url or self.url)
         self.trackers.append(made)
         return made
+
+    @contextlib.contextmanager
+    def another(self, url: str = "") -> Iterator[TrackerProcess]:
+        """One more tracker, which is gone afterwards."""
+        made = self.add(url)
+        try:
+            yield made
+        except BaseException:
+            print(self.logs())
+            raise
+        finally:
+            self.trackers.remove(made)
+            if made.process.poll() is None:
+                made.kill()
 
     @property
     def link(self) -> str:
@@ -72,8 +88,8 @@ class TrackerCluster:
 
 
 @contextlib.contextmanager
-def cluster_of(count: int, server: Server | None = None) -> Iterator[TrackerCluster]:
-    made = TrackerCluster(count, server)
+def cluster_of(count: int, server: Server | None = None, url: str = "") -> Iterator[TrackerCluster]:
+    made = TrackerCluster(count, server, url)
     try:
         yield made
     except BaseException:

@@ -65,10 +65,11 @@ def _namespaces_work() -> bool:
 class Server:
     """A running server with its data in a folder of its own.
 
-    ``settings``: as in postgresql.conf. Skips the test, and says why, where none can run.
+    ``settings``: as in postgresql.conf; ``of``: the server that it is a standby of. Skips the test,
+    and says why, where none can run.
     """
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, of: Server | None = None) -> None:
         folder = binaries()
         if folder is None:
             pytest.skip(
@@ -81,6 +82,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
         self._keeper = reaper.start(self.folder)
         self.data = self.folder / "data"
+        self._of = of
         self._numbers = itertools.count(1)
         self._as_nobody = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -101,9 +103,16 @@ class Server:
         if os.geteuid() == 0 and not _namespaces_work():
             self._as_nobody = True
             os.chown(self.folder, NOBODY, NOBODY)
-        words = ("-D", str(self.data), "-U", "tracker", "--auth=trust", "--encoding=UTF8")
+        words = ["-D", str(self.data), "-U", "tracker", "--no-sync"]
+        if self._of is None:
+            command = self._command(
+                "initdb", *words, "--auth=trust", "--encoding=UTF8", "--locale=C"
+            )
+        else:
+            copying = ("-h", str(self._of.folder), "-R", "--checkpoint=fast")
+            command = self._command("pg_basebackup", *words, *copying)
         done = subprocess.run(
-            self._command("initdb", *words, "--locale=C", "--no-sync"),
+            command,
             capture_output=True,
             text=True,
             cwd=self.folder,
@@ -220,9 +229,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def own_server(*settings: str) -> Iterator[Server]:
-    """A server that the test may end, kill and freeze."""
-    server = Server(*settings)
+def own_server(*settings: str, of: Server | None = None) -> Iterator[Server]:
+    """A server that the test may end, kill and freeze; a standby ``of`` another one."""
+    server = Server(*settings, of=of)
     try:
         yield server
     finally:
