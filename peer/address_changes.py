@@ -67,7 +67,7 @@ class AddressWatch:
         self._task: asyncio.Task[str | None] | None = None
         self.announced: str | None = None
         """The endpoint that the tracker is told; None while no device could connect to us."""
-        self.trouble: str | None = None
+        self.last_error: str | None = None
         """The reason for listening nowhere, or at another address than wanted."""
         self.seen_at = ""
         """The address that the tracker sees us at; empty on ipc, and before its first `Welcome`."""
@@ -82,11 +82,11 @@ class AddressWatch:
             async with self._lock:
                 await asyncio.wait_for(self._apply_address(), START_S)
         except TimeoutError:
-            self.trouble = "the name server does not answer"
+            self.last_error = "the name server does not answer"
         except TransportError as error:
             if isinstance(error, CannotListen) and not isinstance(error, NoSuchAddress):
                 raise
-            self.trouble = error.message
+            self.last_error = error.message
 
     async def refresh(self) -> str | None:
         """Check the address again, and move if necessary; returns `announced`."""
@@ -94,9 +94,9 @@ class AddressWatch:
             try:
                 await self._apply_address()
             except MiniTorrentError as error:
-                if error.message != self.trouble:
+                if error.message != self.last_error:
                     log.warning("not listening where others could connect: %s", error)
-                self.trouble = error.message
+                self.last_error = error.message
             return self.announced
 
     def link_up(self, welcome: tracker.Welcome) -> None:
@@ -143,7 +143,7 @@ class AddressWatch:
         if self.advertise is not None and announced.startswith("tcp://"):
             host = host_of(await self._named(self._advertised(), endpoints_of_one))
             announced = f"tcp://{host}:{announced.rpartition(':')[2]}"
-        self.announced, self.trouble = announced, None
+        self.announced, self.last_error = announced, None
 
     async def _wanted(self) -> str:
         if self._listen is not None:

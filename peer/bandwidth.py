@@ -30,7 +30,7 @@ from peer.swarm.rate_limit import RateLimit, Rates
 from peer.swarm.timetable import InForce, Slot, Speeds, in_force, parse_timetable
 
 log = logging.getLogger(__name__)
-LOOK_S = 5.0
+REVIEW_S = 5.0
 LOCALTIME = Path("/etc/localtime")
 
 
@@ -57,7 +57,7 @@ class Bandwidth:
     async def follow_clock(self) -> None:
         """Apply the timetable as time passes."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(REVIEW_S)
             self._apply()
 
     async def change(self, command: control.Limit) -> control.LimitsRow:

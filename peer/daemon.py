@@ -292,7 +292,7 @@ class Peer:
         self._tasks.start(hooks.end_with_peer(), "hooks")
         self._tasks.start(self._tidy(manifests), "manifests")
         self._tasks.start(process.keep_memory_small(), "memory")
-        log.info("peer ready at %s", self._server.endpoint or self._addresses.trouble)
+        log.info("peer ready at %s", self._server.endpoint or self._addresses.last_error)
 
     async def _tidy(self, manifests: Manifests) -> None:
         """Remove, periodically, the manifests of contents that are neither shared nor fetched."""

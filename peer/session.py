@@ -167,8 +167,8 @@ class Session:
             self._run(self._shares.left_group(group))
 
     def presence_changed(self) -> None:
-        """Let the follows look: a download began or ended."""
-        self._follows.look_soon()
+        """Have the follows reviewed: a download began or ended."""
+        self._follows.review_soon()
 
     def gap(self, gap: Gap) -> None:
         """Drop the users of lost devices: entries of a group's log were lost for good.

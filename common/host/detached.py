@@ -99,7 +99,7 @@ class Forked:
         return code
 
     def terminate(self) -> None:
-        """Ask the process to end."""
+        """Send the process SIGTERM."""
         self._send(signal.SIGTERM)
 
     def kill(self) -> None:

@@ -39,12 +39,12 @@ class ServiceManager:
         self._status = ""
 
     def ready(self, status: str) -> None:
-        """Tell that this process serves. ``status``: a line for people."""
+        """Report that this process serves. ``status``: a line for people."""
         self._status = status
         self._send("READY=1", _status_line(status), wait_s=SEND_S)
 
     def stopping(self) -> None:
-        """Tell that this process ends in order."""
+        """Report that this process is ending in order."""
         self._send("STOPPING=1", "STATUS=stopping", wait_s=SEND_S)
 
     async def keep_informed(self, status: Callable[[], str]) -> None:

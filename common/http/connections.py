@@ -26,7 +26,7 @@ class BoundedConnection(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waiting_since = self.loop.time()
-        self._look: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
         self._not_reading: asyncio.TimerHandle | None = None
 
     @property
@@ -37,7 +37,7 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > limits.HTTP_CONNECTIONS_MAX:
             self._make_room()
-        self._look_later(limits.HTTP_REQUEST_S)
+        self._check_later(limits.HTTP_REQUEST_S)
 
     def _make_room(self) -> None:
         others = (one for one in self.connections if isinstance(one, BoundedConnection))
@@ -46,15 +46,15 @@ class BoundedConnection(H11Protocol):
         self.connections.discard(leaving)  # its end is told later than that of others that come now
         leaving.transport.abort()
 
-    def _look_later(self, seconds: float) -> None:
-        self._look = self.loop.call_later(seconds, self._on_look)
+    def _check_later(self, seconds: float) -> None:
+        self._check_timer = self.loop.call_later(seconds, self._on_check)
 
-    def _on_look(self) -> None:
+    def _on_check(self) -> None:
         left = self._waiting_since + limits.HTTP_REQUEST_S - self.loop.time()
         if self._waits and left <= 0:
             self.transport.abort()
         else:
-            self._look_later(left if left > 0 else limits.HTTP_REQUEST_S)
+            self._check_later(left if left > 0 else limits.HTTP_REQUEST_S)
 
     def on_response_complete(self) -> None:
         self._waiting_since = self.loop.time()
@@ -74,6 +74,6 @@ class BoundedConnection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for timer in (self._look, self._not_reading):
+        for timer in (self._check_timer, self._not_reading):
             if timer is not None:
                 timer.cancel()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-LOOK_S = 1.0
-LOOKS = 15  # a scrape every 15 s misses none
+SAMPLE_S = 1.0
+SAMPLES = 15  # a scrape every 15 s misses none
 
 
 class LoopLag:
-    """Largest lag of the last `LOOKS` seconds."""
+    """Largest lag of the last `SAMPLES` seconds."""
 
     def __init__(self) -> None:
-        self._lags: deque[float] = deque(maxlen=LOOKS)
+        self._lags: deque[float] = deque(maxlen=SAMPLES)
 
     @property
     def seconds(self) -> float:
@@ -23,6 +23,6 @@ class LoopLag:
         """Measure until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + LOOK_S
-            await asyncio.sleep(LOOK_S)
+            due = loop.time() + SAMPLE_S
+            await asyncio.sleep(SAMPLE_S)
             self._lags.append(max(0.0, loop.time() - due))

@@ -31,7 +31,7 @@ from common.host.clock import monotonic
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-LOOKED_AT_PER_TICK = 200  # while memory does not grow, some connections are polled in rotation
+POLLED_PER_TICK = 200  # while memory does not grow, some connections are polled in rotation
 GROWTH_BYTES = 16 * limits.MIB  # after that growth of memory all are polled
 HEARTBEATS_PER_S = 20.0  # bytes a second on an idle connection
 MOVES_BYTES = 512  # received bytes beyond heartbeats are part of a message
@@ -216,7 +216,7 @@ class ConnectionLimiter:
             self._memory = memory
         if grown or not self._turn:
             self._turn = list(self._known.values())
-        count = len(self._turn) if grown else LOOKED_AT_PER_TICK
+        count = len(self._turn) if grown else POLLED_PER_TICK
         some = self._turn[-count:]
         del self._turn[-count:]
         self._poll_each(some, now)

@@ -60,7 +60,7 @@ class ZapHandler:
         self._pump = Pump(socket, self._on_request)
 
     def guard(self, domain: str, policy: Policy) -> None:
-        """Let ``policy`` decide about connections to ``domain``."""
+        """Admit connections to ``domain`` by ``policy``."""
         self._policies[domain] = policy
 
     def guard_by_token(self, domain: str, policy: TokenPolicy) -> None:

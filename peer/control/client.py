@@ -175,7 +175,7 @@ class ControlClient:
         self._known = True
 
     def _probe(self) -> None:
-        """Tell a peer of an old release from a frozen one, after a greeting without an answer.
+        """Tell an old release from a frozen peer, after a greeting without an answer.
 
         Why: an old release answers only commands that it knows; a frozen peer answers none."""
         self._socket.send_multipart(pack(GREETING, control.Status()))

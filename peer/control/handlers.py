@@ -48,7 +48,7 @@ from peer.tracker_client.group_view import Gap
 from peer.tracker_client.link import TrackerLink
 
 R = TypeVar("R")
-WATCH_LOOK_S = 1.0  # how soon watchers are told of a lost or new connection to the tracker
+WATCH_POLL_S = 1.0  # how soon watchers are told of a lost or new connection to the tracker
 SETTLE_S = 10.0  # how long a command about files waits until the session has started
 SETTLE_STATUS_S = 2.0
 UNFINISHED = (control.DOWNLOADING, control.PAUSED)
@@ -328,7 +328,7 @@ class Commands:
             requests_by_group={str(g): n for g, n in services.replica.requests.items()},
             pending=sorted(services.replica.pending),
             trouble=trouble
-            or where.trouble
+            or where.last_error
             or services.session.logout_notice
             or services.notices.latest,
             announced=where.announced or "",
@@ -358,7 +358,7 @@ class Commands:
                     connected = self._services.link.connected
                     note = None if connected else "not connected to the tracker: events come later"
                     notify(control.Progress("watching", 0, 0, note=note))
-                await asyncio.sleep(WATCH_LOOK_S)
+                await asyncio.sleep(WATCH_POLL_S)
         finally:
             self._watchers.remove(watcher)
 

@@ -69,10 +69,10 @@ def _tracker(link: TrackerLink) -> control.CheckRow:
 
 
 def _address(whereabouts: AddressWatch) -> control.CheckRow:
-    if whereabouts.trouble is not None:
+    if whereabouts.last_error is not None:
         words = "the peer keeps trying; to give it another address"
         advice = hint(words, "down", then=("up", "--listen", "HOST:0"))
-        return control.CheckRow("address", False, whereabouts.trouble, advice)
+        return control.CheckRow("address", False, whereabouts.last_error, advice)
     if whereabouts.advice is not None:
         return control.CheckRow("address", False, *whereabouts.advice)
     found = f"announced as {whereabouts.announced}"

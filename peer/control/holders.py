@@ -29,9 +29,9 @@ from peer.tracker_client.claims import check_name
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
 
-LOOK_S = 1.0  # between two listings of a wait, …
-LOOK_PART = 10  # … and at least as many times the duration of the last one
-LOOK_MAX_S = 30.0
+REVIEW_S = 1.0  # between two listings of a wait, …
+REVIEW_PART = 10  # … and at least as many times the duration of the last one
+REVIEW_MAX_S = 30.0
 MISSING_NAMED_MAX = 20  # devices in a text; JSON has all of them
 
 
@@ -74,7 +74,7 @@ class HolderCommands:
             if verdict.done:
                 return await self._answer(row, found, verdict, timed_out=False)
             notify(_progress(verdict, connected=self._link.connected))
-            pause_s = min(LOOK_MAX_S, max(LOOK_S, LOOK_PART * took_s))
+            pause_s = min(REVIEW_MAX_S, max(REVIEW_S, REVIEW_PART * took_s))
             if deadline is not None:
                 pause_s = min(pause_s, max(0.0, deadline - monotonic()))
             await asyncio.sleep(pause_s)
@@ -132,7 +132,7 @@ class HolderCommands:
 
 def _left(deadline: float | None) -> float | None:
     """The seconds that one listing may take: a little more than none, to look at the end."""
-    return None if deadline is None else max(LOOK_S, deadline - monotonic())
+    return None if deadline is None else max(REVIEW_S, deadline - monotonic())
 
 
 def _in_order(rows: Sequence[HolderRow]) -> list[HolderRow]:

@@ -29,7 +29,7 @@ SETTLE_S = 5.0
 class FollowedDownloads:
     """View of the list of downloads for follows. ``jobs`` is the list itself.
 
-    ``current_user`` returns the user who is logged in; ``give_up`` removes a download.
+    ``current_user`` returns the user who is logged in; ``abandon`` removes a download.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FollowedDownloads:
         queue: DownloadQueue,
         changes: BackgroundTasks,
         current_user: Callable[[], UserId | None],
-        give_up: Callable[[DownloadJob], Coroutine[Any, Any, None]],
+        abandon: Callable[[DownloadJob], Coroutine[Any, Any, None]],
     ) -> None:
         self._jobs = jobs
         self._creator = creator
@@ -48,7 +48,7 @@ class FollowedDownloads:
         self._queue = queue
         self._changes = changes
         self._current_user = current_user
-        self._give_up = give_up
+        self._abandon = abandon
         self.on_cancelled: Callable[[DownloadRecord], None] = lambda record: None
         """Called when the user cancels a download."""
 
@@ -92,7 +92,7 @@ class FollowedDownloads:
         """Remove an unfinished download and its part."""
         job = self._jobs.get(key)
         if job is not None and not job.complete:
-            await asyncio.shield(self._changes.start(self._give_up(job)))
+            await asyncio.shield(self._changes.start(self._abandon(job)))
 
     async def retry(self, key: str) -> None:
         """Try a failed download again."""

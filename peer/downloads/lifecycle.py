@@ -325,7 +325,7 @@ class DownloadLifecycle:
             job.state = AT_REST
             self._on_slot_free()
 
-    async def give_up(self, job: DownloadJob) -> None:
+    async def abandon(self, job: DownloadJob) -> None:
         """Remove the part of a download, its journal and its record."""
         job.discarded = True
         found: PartialContent | UnverifiedPart | None = job.part

@@ -18,7 +18,7 @@ from common.errors import IntegrityError, StorageError
 from common.manifest import Manifest
 from peer.downloads.checkpoints import CHECKPOINT_BYTES
 from peer.downloads.job import DownloadJob, DownloadServices
-from peer.downloads.reuse import LookedFor, local_trees, look_for
+from peer.downloads.reuse import LookedFor, local_trees, plan_reuse
 from peer.files.errors import ContentChanged
 from peer.files.local_trees import LocalTree
 from peer.files.partial_content import PartialContent
@@ -50,7 +50,7 @@ async def take_local(
     if part.is_complete:
         return LocalPieces()
     trees = local_trees(job.record, decoded.size, services.shares.open_in(job.group))
-    looked_for = await _look(decoded, trees, job.record.name) if trees else None
+    looked_for = await _plan_reuse(decoded, trees, job.record.name) if trees else None
     if looked_for is None:
         return LocalPieces()
     # Before a restart such pieces were taken from there as well.
@@ -79,9 +79,9 @@ async def _copy(
         ended.set()
 
 
-async def _look(decoded: Manifest, trees: list[LocalTree], name: str) -> LookedFor | None:
+async def _plan_reuse(decoded: Manifest, trees: list[LocalTree], name: str) -> LookedFor | None:
     ended = threading.Event()
-    looking = partial(look_for, decoded, trees, name, ended.is_set)
+    looking = partial(plan_reuse, decoded, trees, name, ended.is_set)
     try:
         return await asyncio.to_thread(looking)
     except Exception:

@@ -81,7 +81,7 @@ class Downloads:
         run_owed_hooks(services, self._records, self._jobs.values())
         parts = (self._jobs, self._creator, self._lifecycle, self._queue, self._changes)
         self.moved = MovedDownloads(services, self._jobs, self._records, self._creator, self._tasks)
-        self.for_follows = FollowedDownloads(*parts, lambda: self._user, self._give_up)
+        self.for_follows = FollowedDownloads(*parts, lambda: self._user, self._abandon)
         self._tasks.start(self._review_sources())
         self._tasks.start(self._review_folders())
 
@@ -257,7 +257,7 @@ class Downloads:
             await asyncio.shield(self._changes.start(self._lifecycle.forget(job)))
             return False
         self.for_follows.on_cancelled(job.record)
-        await asyncio.shield(self._changes.start(self._give_up(job)))
+        await asyncio.shield(self._changes.start(self._abandon(job)))
         return True
 
     async def clear(self) -> list[control.DownloadRow]:
@@ -269,11 +269,11 @@ class Downloads:
         await self._services.workers.run(self._records.remove_all, keys)
         return [download_row(job) for job in done]
 
-    async def _give_up(self, job: DownloadJob) -> None:
+    async def _abandon(self, job: DownloadJob) -> None:
         del self._jobs[job.key]  # no other command reaches it meanwhile
         self._queue.review_soon()
         try:
-            await self._lifecycle.give_up(job)
+            await self._lifecycle.abandon(job)
             self._services.counts.ends[CANCELLED] += 1
         except MiniTorrentError as error:
             self._jobs[job.key] = job

@@ -93,7 +93,7 @@ def local_trees(
     return [*versions, *named, *others[:SHARES_MAX]]
 
 
-def look_for(
+def plan_reuse(
     manifest: Manifest, trees: Sequence[LocalTree], name: str, cancelled: Callable[[], bool]
 ) -> LookedFor:
     """The pieces that ``trees`` may hold. Blocks; raises `Cancelled`."""

@@ -71,7 +71,7 @@ class HeldPieces:
             runs, self._unsynced = self._unsynced, []
             return runs
 
-    def put_back_unsynced(self, runs: list[range]) -> None:
+    def requeue_unsynced(self, runs: list[range]) -> None:
         """Take ``runs`` for unsynced again, before those written meanwhile."""
         with self._lock:
             self._unsynced = runs + self._unsynced

@@ -38,9 +38,9 @@ class Fit(NamedTuple):
 
 
 class PartResources:
-    """Thread safety: methods of the states that own this run inside ``guard``, so that closing
-    waits for them.
+    """Files, locks and digest of one part, which its states hand on to each other.
 
+    Thread safety: the methods of these states run inside ``guard``; closing waits for them.
     ``path`` is the final path and ``part_path`` the path until then, both absolute and without
     links. ``path`` is the one to record, and to give to `open_part.resume`.
     """

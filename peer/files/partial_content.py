@@ -261,7 +261,7 @@ class PartialContent:
             try:
                 pieces = self._make_durable(batch)
             except BaseException as error:
-                self._held.put_back_unsynced(batch)
+                self._held.requeue_unsynced(batch)
                 self._rewrite = True
                 if isinstance(error, IOFailed):
                     self._failed = error

@@ -28,7 +28,7 @@ Report = Callable[[int, bool], None]
 
 
 class PieceReuse:
-    """Reuse for one part. ``close`` it after the last `run`."""
+    """Reuse of local pieces for one part. ``close`` it after the last `run`."""
 
     def __init__(self, part: PartialContent, plan: ReusePlan) -> None:
         self._part = part

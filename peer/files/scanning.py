@@ -194,7 +194,7 @@ class _Walk:
             if self._is_excluded(parts, status):
                 self._excluded += 1
             elif not paths.is_link(status) or self._links is Links.REFUSE:
-                self._look(fd, parts[-1], parts, status, reason)
+                self._add_entry(fd, parts[-1], parts, status, reason)
             elif self._links is Links.SKIP:
                 self._problems.leave_out(parts, paths.kind_of(status))
             else:
@@ -204,7 +204,7 @@ class _Walk:
         except OSError as error:
             self._problems.add_unreadable(parts, error)
 
-    def _look(
+    def _add_entry(
         self, fd: int, name: str, parts: list[str], status: os.stat_result, reason: Reason | None
     ) -> None:
         """Take the file, or enter the folder, that is ``name`` in the folder ``fd``."""
@@ -262,7 +262,7 @@ class _Walk:
             elif self.is_part(real, status):
                 self._problems.leave_out(parts, PART_REASON)
             elif not self._is_excluded(parts, status):
-                self._look(fd, name, parts, status, reason or self._target_reason(parts, real))
+                self._add_entry(fd, name, parts, status, reason or self._target_reason(parts, real))
             else:
                 self._excluded += 1
         finally:

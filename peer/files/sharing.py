@@ -231,7 +231,7 @@ def location_of(
     transient shortage, `IOFailed`.
     """
     found: list[Fingerprint | None] = []
-    looked_at = path
+    read_path = path
     try:
         parent, name = os.path.split(path)
         root = path if manifest.is_folder else parent
@@ -247,13 +247,13 @@ def location_of(
                     if seen and _is_file_of(seen[number], entry):
                         found.append(Fingerprint(*seen[number][:4]))
                         continue
-                    looked_at = os.path.join(path, entry.path) if entry.path else path
+                    read_path = os.path.join(path, entry.path) if entry.path else path
                     status = folders.status(entry.path.split("/") if entry.path else [name])
-                    found.append(_look(status, entry, looked_at))
+                    found.append(_fingerprint_of(status, entry, read_path))
         finally:
             os.close(root_fd)
     except OSError as error:
-        raise why_unread(error, looked_at) from error
+        raise why_unread(error, read_path) from error
     settle(found)
     return SharedLocation(os.fsencode(path), tuple(found), identity_of(path), links)
 
@@ -263,7 +263,7 @@ def _is_file_of(seen: Status, entry: Entry) -> bool:
     return is_file and seen[0] == entry.size
 
 
-def _look(status: os.stat_result, entry: Entry, path: str) -> Fingerprint | None:
+def _fingerprint_of(status: os.stat_result, entry: Entry, path: str) -> Fingerprint | None:
     if entry.kind is EntryKind.FOLDER:
         is_it = stat.S_ISDIR(status.st_mode)
     else:

@@ -32,7 +32,7 @@ from peer.files.folder_identity import FolderIdentity, why_away
 from peer.follows import plan
 from peer.follows.held import downloads_in, held_shares
 from peer.follows.kept_versions import KeptVersions
-from peer.follows.placed import look_at
+from peer.follows.placed import location_at
 from peer.follows.plan import Cancel, Facts, Fetch, Hindrance, Listed, Plan, Settle, Settled
 from peer.follows.records import FollowRecord, FollowRecords, MarkRecord
 from peer.records import Manifests
@@ -43,8 +43,8 @@ from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0  # between two looks at the facts, if nothing happens
-LOOK_PART = 10  # between two looks, at least as many times the work of the first one
+REVIEW_S = 5.0  # between two reviews of the facts, if nothing happens
+REVIEW_PART = 10  # between two reviews, at least as many times the work of the first one
 RELIST_S = 900.0  # the safety net below the events
 RELIST_RETRY_S = 10.0
 SPREAD_RATE = 5_000.0  # followers of one group that begin at the same moment, a second
@@ -102,7 +102,7 @@ class Following:
         )
         self._known = False
         self._closed = False
-        self._look = asyncio.Event()
+        self._review = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -122,20 +122,20 @@ class Following:
         if self._task is not None:
             self._task.cancel()
 
-    def look_soon(self) -> None:
-        """Look at the facts: something changed."""
-        self._look.set()
+    def review_soon(self) -> None:
+        """Review the facts: something changed."""
+        self._review.set()
 
     def relist_soon(self) -> None:
         """List the group again: events may have been missed."""
         self._relist_at = 0.0
-        self._look.set()
+        self._review.set()
 
     def forget_pauses(self) -> None:
         """Try everything again at once."""
         self._pauses.clear()
         self._retried.clear()
-        self._look.set()
+        self._review.set()
 
     # -- the list of shares ---------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Following:
         # Why a pause: the followers of a large group must not all ask at the same moment.
         spread_s = self._services.followers(self.record.group) / SPREAD_RATE
         delay_s = self._services.rng.uniform(0.0, spread_s)
-        asyncio.get_running_loop().call_later(delay_s, self.look_soon)
+        asyncio.get_running_loop().call_later(delay_s, self.review_soon)
 
     def _put(self, share: Listed) -> None:
         key = fold_name(share.name)
@@ -207,10 +207,10 @@ class Following:
             except Exception:
                 log.exception("a follow of %s failed", self.record.group)
             # Why: members choose how often something changes, and a list may have 20,000 rows.
-            await asyncio.sleep(min(LOOK_S, LOOK_PART * self._planned_s))
+            await asyncio.sleep(min(REVIEW_S, REVIEW_PART * self._planned_s))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), LOOK_S)
-            self._look.clear()
+                await asyncio.wait_for(self._review.wait(), REVIEW_S)
+            self._review.clear()
 
     async def _step(self) -> None:
         now = monotonic()
@@ -291,7 +291,7 @@ class Following:
         services, place = self._services, None
         if how is Settled.PLACED:
             path = os.path.join(self.record.text, share.name)
-            place = await services.workers.run(look_at, services.manifests, share.content, path)
+            place = await services.workers.run(location_at, services.manifests, share.content, path)
         before = self._mark_of(share)
         kept = [] if before is None else before.kept
         if how is Settled.PLACED:
@@ -332,7 +332,7 @@ class Following:
             await self.settle(share, Settled.DISMISSED)
         finally:
             self._dismissing.discard(share.content)
-        self.look_soon()
+        self.review_soon()
 
     def _is_dismissed(self, share: Listed) -> bool:
         if share.content in self._dismissing:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from common.errors import MiniTorrentError
 from common.names import quoted, versioned
 from peer.follows import kept
-from peer.follows.placed import is_untouched, look_at
+from peer.follows.placed import is_untouched, location_at
 from peer.follows.records import FollowRecord, KeptVersion, MarkRecord
 from peer.records import Manifests
 from peer.shares.manager import Shares
@@ -52,7 +52,7 @@ class KeptVersions:
             shown = quoted(versioned(mark.name, mark.version))
             self._notify(f"{shown} is not kept: {error}")
             return mark
-        now = await run(look_at, self._manifests, mark.content, path)  # a link changes its times
+        now = await run(location_at, self._manifests, mark.content, path)
         if now is not None:
             await self._shares.moved(path, mark.version, now)
         return replace(mark, place=now, kept=[*mark.kept, KeptVersion(mark.version, mark.content)])
@@ -63,7 +63,7 @@ class KeptVersions:
             return
         path = mark.place.path
         there = versioned(path, mark.version)
-        place = await self._workers.run(look_at, self._manifests, mark.content, there)
+        place = await self._workers.run(location_at, self._manifests, mark.content, there)
         if place is not None:
             await self._shares.moved(path, mark.version, place)
 

@@ -253,10 +253,10 @@ class Follows:
             if each.record.group == group:
                 each.relist_soon()
 
-    def look_soon(self) -> None:
-        """Look again: a download began, ended or was cancelled."""
+    def review_soon(self) -> None:
+        """Review all follows: a download began, ended or was cancelled."""
         for each in self._active.values():
-            each.look_soon()
+            each.review_soon()
 
     # -- the tracker ----------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class Follows:
                 log.info("the tracker does not record the follow of %s: %s", group, error)
 
     async def _agree(self, group: GroupId) -> None:
-        """Tell the tracker whether this device follows a group, and with which patterns."""
+        """Report to the tracker whether this device follows a group, and with which patterns."""
         records = [each.record for each in self._active.values() if each.record.group == group]
         globs = list(dict.fromkeys(glob for each in records for glob in each.globs))
         if not all(each.globs for each in records) or len(globs) > limits.GLOBS_MAX:

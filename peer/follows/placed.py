@@ -18,7 +18,7 @@ from peer.records import Manifests
 log = logging.getLogger(__name__)
 
 
-def look_at(kept: Manifests, content: bytes, path: str) -> SharedLocation | None:
+def location_at(kept: Manifests, content: bytes, path: str) -> SharedLocation | None:
     """Return the looks of a content at ``path``; None if it does not stand there."""
     encoded = kept.get(ContentId(content))
     if encoded is None:
@@ -32,5 +32,5 @@ def look_at(kept: Manifests, content: bytes, path: str) -> SharedLocation | None
 
 def is_untouched(kept: Manifests, content: bytes, place: SharedLocation) -> bool:
     """Whether a content stands at its place just as it was left there."""
-    found = look_at(kept, content, place.path)
+    found = location_at(kept, content, place.path)
     return found is not None and found.fingerprints == place.fingerprints

@@ -25,7 +25,7 @@ OUTPUT_MAX = 16 * 1024  # bytes of output that are logged; the rest is read and 
 LINES_MAX = 200  # of it
 LINE_MAX = 1_000  # characters of a line
 GRACE_S = 1.0  # between SIGTERM and SIGKILL
-LOOK_S = 0.2  # how soon a stop is noticed
+POLL_S = 0.2  # how soon a stop is noticed
 _CHUNK = 64 * 1024
 _PAUSE_S = 0.02  # between chunks beyond the limit: a flood costs its writer time, not this process
 
@@ -78,7 +78,7 @@ def run_hook(
         poll.register(pipe, select.POLLIN)
         poll.register(pidfd, select.POLLIN)
         while not ended_by:
-            ready = dict(poll.poll(LOOK_S * 1000))
+            ready = dict(poll.poll(POLL_S * 1000))
             if pipe in ready and not output.read(pipe):
                 poll.unregister(pipe)  # closed; the process may go on
             if pidfd in ready:

@@ -154,7 +154,7 @@ _state = _State()
 
 
 def use(wanted: bool) -> None:
-    """Look for the library, or use none. Called once at the start, and by tests."""
+    """Find and load the library, or use none. Called once at the start, and by tests."""
     _state.looked = True
     _state.failed = False
     _state.library = None

@@ -118,7 +118,7 @@ class Reader:
         return list(holders(self._inventory, self._fetches.all(), self.target.content, piece))
 
     def _on_fault(self, source: Source, error: MiniTorrentError) -> None:
-        """Let what serves the content learn of the fault: the piece is fetched again."""
+        """Report the fault to the inventory, so that the piece is fetched again."""
         served = self._inventory.get(self.target.content)
         if served is None or served.reader is not source:
             return

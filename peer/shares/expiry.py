@@ -20,7 +20,7 @@ from peer.shares.share_records import ShareRecords
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 30.0  # between two looks: the clock may be set, and the tracker come back
+REVIEW_S = 30.0  # between two reviews: the clock may be set, and the tracker come back
 
 
 def is_over(record: ShareRecord) -> bool:
@@ -42,8 +42,8 @@ class ShareExpiry:
         self._notify = notify
         self._changed = asyncio.Event()
 
-    def look_soon(self) -> None:
-        """Look at the records again: a share got an end, or its user logged in."""
+    def review_soon(self) -> None:
+        """Review the records: a share got an end, or its user logged in."""
         self._changed.set()
 
     async def watch(self) -> None:
@@ -62,7 +62,7 @@ class ShareExpiry:
     def _pause_s(self) -> float:
         now = wall_ms()
         ends = [record.expires_ms for record in self._mine() if record.expires_ms > now]
-        return min([LOOK_S, *((end - now) / 1000 for end in ends)])
+        return min([REVIEW_S, *((end - now) / 1000 for end in ends)])
 
     def _mine(self) -> list[ShareRecord]:
         user = self._agreement.user

@@ -224,7 +224,7 @@ class Shares:
             self._agreement.user = user
         mine = self._records.of_user(user)
         self._open.add([(key, record) for key, record in mine if not is_over(record)])
-        self._expiry.look_soon()
+        self._expiry.review_soon()
         await self._forget_left_groups()
         await self._watcher.open_all()
 
@@ -281,7 +281,7 @@ class Shares:
                     raise with_path(error, command.path) from None
             else:
                 break
-        self._expiry.look_soon()
+        self._expiry.review_soon()
         again = own.get(offered.row.version) == ready.content
         joined = offered.joined and not again
         elapsed_s = monotonic() - started

@@ -187,7 +187,7 @@ class Moves:
             if target == found.path:
                 return Moved(target)
             decoded = await run(self._manifest, found.content)
-            place = await run(_looked_up, decoded, found)
+            place = await run(_unchanged_location, decoded, found)
             await run(make_folders, missing)
             key = record_key(found.path, target)
             try:
@@ -303,7 +303,7 @@ def _location(decoded: Manifest, path: str, files: Sequence[str]) -> SharedLocat
     return sharing.location_of(decoded, path, selected=selected)
 
 
-def _looked_up(decoded: Manifest, found: Movable) -> SharedLocation:
+def _unchanged_location(decoded: Manifest, found: Movable) -> SharedLocation:
     """The location of a copy. Raises `ContentChanged` if it is not as it was shared."""
     place = _location(decoded, found.path, found.files)
     if found.looks and found.looks != place.fingerprints:

@@ -282,7 +282,7 @@ class GroupReplica:
     # -- the state ------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Ask for the state of all our groups in the background."""
+        """Request the state of all our groups in the background."""
         if self.user is not None:
             self._start("follow", self._fetch_state)
 

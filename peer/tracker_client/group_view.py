@@ -24,11 +24,11 @@ class Effect(Enum):
     DELIVER = "deliver"
     """Report the entry: it was applied."""
     ASK_STATE = "ask state"
-    """Ask for the state of the groups: keys or revocations are missing."""
+    """Request the state of the groups: keys or revocations are missing."""
     ASK_EVENTS = "ask events"
-    """Ask for the entries after `GroupView.seq`: some are missing."""
+    """Request the entries after `GroupView.seq`: some are missing."""
     ASK_DEVICES = "ask devices"
-    """Ask for the list of devices: a member is new."""
+    """Request the list of devices: a member is new."""
 
 
 @dataclass(slots=True)

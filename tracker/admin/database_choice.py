@@ -48,13 +48,13 @@ def chosen(home: Path, url: str | None) -> str | None:
 
 
 def remember(home: Path, url: str) -> None:
-    """Let the tracker of ``home`` use ``url`` from the next start on."""
+    """Make the tracker of ``home`` use ``url`` from the next start on."""
     if url != chosen(home, None):
         atomic_write(home / REMEMBERED, url.encode() + b"\n")
 
 
 def choose_database(home: Path, url: str | None) -> None:
-    """Let the tracker that is started next use ``url``, if any; its home must have no database."""
+    """Make the tracker that is started next use ``url``, if any; its home must have no database."""
     if url is None:
         return
     home = open_home(home)

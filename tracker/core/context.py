@@ -328,7 +328,7 @@ class LogAppender:
         return Logged(entry, self._group.topic, self._key, self.epoch)
 
     def rekey(self, epoch: int, key: bytes) -> None:
-        """Let further entries belong to ``epoch``."""
+        """Write further entries under ``epoch``."""
         self.epoch, self._key = epoch, key
 
 

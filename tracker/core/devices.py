@@ -173,7 +173,7 @@ def shut_out(
     now: Now,
     appenders: dict[str, LogAppender],
 ) -> list[Change]:
-    """Tell the groups of ``user`` that ``devices`` are out, and rekey them; as in `unbind`."""
+    """Log that ``devices`` left the groups of ``user``, and rekey these; as in `unbind`."""
     changes: list[Change] = []
     for group in context.state.groups_with(user) if devices else ():
         entries = appenders.setdefault(group.id, LogAppender(group, now))

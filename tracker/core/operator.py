@@ -202,7 +202,7 @@ def _disable(context: Context, account: Account, now: Now) -> Decision:
 
 
 def _enable(context: Context, account: Account, now: Now) -> Decision:
-    """Let the devices of a user in again."""
+    """Admit the devices of a user again."""
     user = account.user
     if not account.disabled:
         return Decision(Changed(f"{user} is not disabled", user))

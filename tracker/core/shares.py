@@ -194,5 +194,7 @@ def get_manifest(context: Context, user: UserId, command: tracker.GetManifest) -
     _, content = _shared_content(context.state, user, command.group, command.content)
     total = context.state.manifests[content].manifest_bytes
     if command.offset >= total:
-        raise Refused(Code.USAGE, f"the manifest has {total} bytes, none from {command.offset}")
+        raise Refused(
+            Code.USAGE, f"get a manifest: it ends at {total:,} bytes, before {command.offset:,}"
+        )
     return Decision(deferred=ReadPart(content, command.offset, total))

@@ -111,7 +111,7 @@ def _offered_again(
         return ShareId(name_id, _near(wanted, name.current)), True
     raise Refused(
         Code.TAKEN,
-        f"{quoted(versioned(name.text, wanted))} is not this content in {quoted(group.id)}",
+        f"group {quoted(group.id)} has another content as {quoted(versioned(name.text, wanted))}",
         hint("see what is shared", "list-files", group.id, options=("--versions",)),
     )
 

@@ -106,16 +106,16 @@ class Api:
     async def _document(self, command: c.Command) -> Any:
         match command:
             case c.GetStatus():
-                return plain(await self._look(messages.Status(), messages.StatusIs))
+                return plain(await self._cached_for(messages.Status(), messages.StatusIs))
             case messages.GetLoad():
-                return plain(await self._look(command, messages.LoadIs))
+                return plain(await self._cached_for(command, messages.LoadIs))
             case messages.ListLog():
-                return plain((await self._look(command, messages.Log)).rows)
+                return plain((await self._cached_for(command, messages.Log)).rows)
             case messages.ListMembers():
-                found = await self._look(command, messages.Members, MEMBERS_S)
+                found = await self._cached_for(command, messages.Members, MEMBERS_S)
                 return plain(found.rows)
             case c.GetHistory(after):
-                kept = await self._look(messages.GetHistory(), messages.HistoryIs, HISTORY_S)
+                kept = await self._cached_for(messages.GetHistory(), messages.HistoryIs, HISTORY_S)
                 new = [point for point in kept.points if point.number > after]
                 return plain(msgspec.structs.replace(kept, points=new))
             case c.ListUsers(text, online, limit):
@@ -190,13 +190,15 @@ class Api:
     async def _surveyed(self, name: str, survey: Callable[[], Awaitable[R]], fresh_s: float) -> R:
         return await self._cached.get(name, survey, fresh_s, SURVEY_REST)
 
-    async def _look(self, command: messages.Command, answer: type[A], fresh_s: float = 0.5) -> A:
+    async def _cached_for(
+        self, command: messages.Command, answer: type[A], fresh_s: float = 0.5
+    ) -> A:
         return await self._cached.get(
             command, lambda: self._client.request(command, answer), fresh_s
         )
 
     async def _examine(self) -> list[dict[str, Any]]:
-        status = await self._look(messages.Status(), messages.StatusIs)
+        status = await self._cached_for(messages.Status(), messages.StatusIs)
         endpoint = parse_link(status.link).endpoints[0]
         found = await asyncio.to_thread(lambda: list(examine(self._home, endpoint)))
         return [
@@ -208,7 +210,7 @@ class Api:
 
     async def metrics(self) -> str:
         """Return the tracker's metrics. Raises `MiniTorrentError`."""
-        return (await self._look(messages.Metrics(), messages.MetricsAre, MONITORED_S)).text
+        return (await self._cached_for(messages.Metrics(), messages.MetricsAre, MONITORED_S)).text
 
     async def unhealthy(self) -> str:
         """Return why the tracker does not answer; empty if it does."""

@@ -110,7 +110,7 @@ class Batch:
         return decided
 
     def put_back(self, jobs: Iterable[Job]) -> None:
-        """Let ``jobs`` be the first to be decided again."""
+        """Put ``jobs`` first, to be decided again."""
         self.jobs.extendleft(reversed(list(jobs)))
 
     def _forget_decisions(self) -> None:

@@ -175,7 +175,7 @@ class CommandLoop:
         return bool(batch.jobs or self._queue)
 
     def stop(self) -> None:
-        """Let `run` return after the current batch."""
+        """Make `run` return after the current batch."""
         self._stopping = True
         self._awake.set()
 

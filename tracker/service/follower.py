@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 POLL_DEAF_S = 0.1  # where no notifications arrive
 BEAT_S = 2.0
-SIZE_S = 10.0  # between two looks at the size of the database: each touches all of its files
+SIZE_S = 10.0  # between two measurements of the size of the database: each touches all of its files
 NOTIFY_S = 0.005  # at most one notification in that time: all of them wake all trackers
 DEAD_S = 10.0  # a tracker that is silent for longer serves no longer, …
 FORGOTTEN_S = 25.0  # … and after that time its devices are gone, unless they came elsewhere
@@ -173,7 +173,7 @@ class Follower:
         self._tables.wake()
 
     def interrupt(self) -> None:
-        """Let it connect anew: the database has not answered for long."""
+        """Reconnect soon: the database has not answered for long."""
         self._tables.interrupt()
 
     def stop(self, timeout_s: float) -> None:
@@ -218,7 +218,7 @@ class Follower:
         self._owner.connected()
 
     def _follow(self) -> None:
-        beat_at = look_at = monotonic()
+        beat_at = review_at = monotonic()
         notified_at, deaf = 0.0, 0
         woken: list[str] = []
         while not self._stopping.is_set():
@@ -228,10 +228,10 @@ class Follower:
                 self._beat(report)
             wrote = self._write_out()
             # Also under steady notifications: a tracker that ended is noticed by a look around.
-            if looks := now >= look_at:
-                look_at = now + self._poll_s
-                self._look_around(report)
-            if woken or looks:
+            if reviews := now >= review_at:
+                review_at = now + self._poll_s
+                self._review_trackers(report)
+            if woken or reviews:
                 self._read(report)
                 deaf = deaf + 1 if report.commits and not woken else 0
             if not report.is_empty:
@@ -244,7 +244,7 @@ class Follower:
                 self._tables.notify()
             if deaf >= DEAF_MAX and self._poll_s == POLL_S:
                 raise StorageError("no notification came, and there were commits")
-            woken = self._tables.wait(min(look_at, beat_at) - monotonic())
+            woken = self._tables.wait(min(review_at, beat_at) - monotonic())
         self._tables.forget([self._owner.own_row().tracker])
         self._tables.notify()
 
@@ -263,7 +263,7 @@ class Follower:
             report.database_bytes = self._tables.size_bytes()
             self._size_at = monotonic() + SIZE_S
 
-    def _look_around(self, report: Report) -> None:
+    def _review_trackers(self, report: Report) -> None:
         own = self._owner.own_row().tracker
         every = [row for row in self._tables.trackers() if row.tracker != own]
         gone = [row.tracker for row in every if row.silent_ms > FORGOTTEN_S * 1000]

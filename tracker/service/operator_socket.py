@@ -1,6 +1,6 @@
 """Operator's socket: a ROUTER on a private ipc path in the tracker's home.
 
-Owns: the way of the operator's commands to the command loop and back, and their lines in the log.
+Owns: passing the operator's commands to the command loop and back, and their lines in the log.
 Not here: the decisions (see tracker.core.operator), the other end (see tracker.operator_client).
 
 Limits: only the owner of the home can connect; it is 0700, the socket 0600.

@@ -79,12 +79,12 @@ class ClusterTables:
             os.close(end)
 
     def interrupt(self) -> None:
-        """Let a call that waits for the database fail soon. Any thread."""
+        """Make a call that waits for the database fail soon. Any thread."""
         if (db := self._db) is not None:
             cut(db)
 
     def wake(self) -> None:
-        """Let `wait` return. Any thread."""
+        """Make `wait` return. Any thread."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._waker, b"\0")
 

@@ -212,7 +212,7 @@ def in_transaction(connection: psycopg.Connection[Any]) -> bool:
 
 
 def cut(connection: psycopg.Connection[Any]) -> None:
-    """Let a call fail that waits for the server on another thread."""
+    """Make a call fail that waits for the server on another thread."""
     with contextlib.suppress(Exception):
         descriptor = os.dup(connection.fileno())
         with socket.socket(fileno=descriptor) as end:

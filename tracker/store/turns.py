@@ -112,7 +112,7 @@ class Store(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Let all calls that wait for the database fail soon."""
+        """Make all calls that wait for the database fail soon."""
         ...
 
     def tracker_id(self, fresh: bytes) -> TrackerId:

@@ -163,7 +163,7 @@ class Send(Value, frozen=True):
 
 
 class Decline(Value, frozen=True):
-    """Tell the requester that these pieces will not come; for `BUSY`, when to retry."""
+    """Report to the requester that these pieces will not come; for `BUSY`, when to retry."""
 
     requester: RequesterId
     content: ContentId

@@ -70,10 +70,10 @@ async def test_without_a_network_it_waits_for_one(network: Network) -> None:
     peer = network.peer()
     await peer.start()
     assert (peer.announced, network.endpoint) == (None, "")
-    assert peer.trouble == "no route to the tracker at tcp://tracker.example:5000"
+    assert peer.last_error == "no route to the tracker at tcp://tracker.example:5000"
     network.facing = "192.0.2.8"
     assert await peer.refresh() == "tcp://192.0.2.8:40000"
-    assert peer.trouble is None
+    assert peer.last_error is None
 
 
 async def test_it_moves_when_the_address_changes_and_only_then(network: Network) -> None:
@@ -87,7 +87,7 @@ async def test_it_moves_when_the_address_changes_and_only_then(network: Network)
     assert await peer.refresh() == "tcp://192.0.2.9:40000", "at the port that it had"
     network.facing = None
     assert await peer.refresh() == "tcp://192.0.2.9:40000", "there is nothing better"
-    assert peer.trouble is not None
+    assert peer.last_error is not None
     network.facing = "192.0.2.7"
     network.taken.add("tcp://192.0.2.7:40000")
     assert await peer.refresh() == "tcp://192.0.2.7:40002", "at another port if need be"
@@ -111,7 +111,7 @@ async def test_an_address_that_is_not_there_yet_is_waited_for(network: Network) 
     peer = network.peer("tcp://10.9.9.9:5100")
     await peer.start()
     assert peer.announced is None
-    assert "Cannot assign" in str(peer.trouble)
+    assert "Cannot assign" in str(peer.last_error)
 
 
 @pytest.mark.parametrize("error", [CannotListen("in use"), ConfigError("no such name")])

@@ -101,7 +101,7 @@ async def test_time_that_passes_changes_the_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock("2026-06-01T09:00")
-    monkeypatch.setattr("peer.bandwidth.LOOK_S", 0.001)
+    monkeypatch.setattr("peer.bandwidth.REVIEW_S", 0.001)
     one = bandwidth(tmp_path, clock)
     await one.change(control.Limit(schedule="08:00,5M 18:00,off"))
     assert not one.up.unlimited

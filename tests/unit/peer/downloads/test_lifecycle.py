@@ -646,11 +646,11 @@ async def test_a_content_fetched_to_two_places_is_served_from_one_of_them(stage:
     missing = next(iter({0, 1, 2, 3} - held))
     stage.inventory.held_more(stage.content, (missing,), second.part)
     assert set(served.have) == held
-    await downloads._lifecycle.give_up(first)
+    await downloads._lifecycle.abandon(first)
     served = stage.inventory.get(stage.content)
     assert served is not None
     assert served.reader is second.part
-    await downloads._lifecycle.give_up(second)
+    await downloads._lifecycle.abandon(second)
     assert stage.inventory.get(stage.content) is None
 
 

@@ -96,7 +96,7 @@ def test_h145_a_busy_group_does_not_keep_a_follow_at_work(monkeypatch: pytest.Mo
 
         async def step() -> None:
             nonlocal clock
-            follow._look.set()  # something happens all the time
+            follow._review.set()  # something happens all the time
             await follow._plan_anew()
 
         def long_work(facts: Any) -> following.Plan:
