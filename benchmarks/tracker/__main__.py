@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.tracker.contents import GROUP, Plan, fill
+from benchmarks.tracker.deliveries import deliveries
 from benchmarks.tracker.offers import durable_offers
 from benchmarks.tracker.peers import held_through_a_restart
 from benchmarks.tracker.process import TrackerProcess
@@ -22,6 +23,7 @@ from common.messages import tracker
 from tracker.store.sqlite_store import SqliteStore
 
 MIB = 1 << 20
+SUBSCRIBERS = 1_000
 SETTLE_S = 3.0  # the first thing that a tracker hashes takes 64 MiB for a moment
 Row = tuple[str, str]
 
@@ -78,7 +80,9 @@ def _home(folder: Path, name: str) -> Path:
 
 
 @click.command()
-@click.argument("rows", nargs=-1, type=click.Choice(["questions", "offers", "start", "peers"]))
+@click.argument(
+    "rows", nargs=-1, type=click.Choice(["questions", "offers", "deliveries", "start", "peers"])
+)
 @click.option("--peers", default=9_800, show_default=True, help="Logged-in peers of that row.")
 @click.option("--scale", default=1.0, show_default=True, help="Size of the database of `start`.")
 @click.option("--on-way", default=64, show_default=True, help="Commands of `offers` at a tracker.")
@@ -97,6 +101,7 @@ def main(rows: tuple[str, ...], peers: int, scale: float, on_way: int) -> None:
         every: dict[str, Callable[[], Iterator[Row]]] = {
             "questions": lambda: questions(folder),
             "offers": lambda: durable_offers(on_way),
+            "deliveries": lambda: deliveries(_home(folder, "d"), SUBSCRIBERS),
             "start": lambda: start(folder, scale),
             "peers": lambda: held_through_a_restart(_home(folder, "p"), peers),
         }
