@@ -35,6 +35,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write the files under tests/golden anew"
     )
+    parser.addoption(
+        "--every-path", action="store_true", help="run long tests over both data paths"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the second data path of long tests (see tests/support/data_paths.py)."""
+    if config.getoption("--every-path"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("every_path")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("every_path")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud that the compiled data path was not tested."""
+    from tests.support.data_paths import WHY_NOT
+
+    skipped = terminalreporter.getreports("skipped")
+    count = sum(WHY_NOT in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.section("WARNING", red=True)
+        terminalreporter.line(f"{count} tests skipped: {WHY_NOT}")
 
 
 @pytest.fixture
@@ -47,6 +71,20 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 def anyio_backend() -> str:
     """The event loop that asynchronous tests and fixtures run in: the one of the product."""
     return "asyncio"
+
+
+@pytest.fixture
+def data_path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The data path of a test: each in turn for `both_paths`, otherwise the one installed here.
+
+    This process uses it; peers of `tests.support.processes` do if their swarm was told.
+    """
+    from tests.support.data_paths import INSTALLED, using
+
+    if not hasattr(request, "param"):
+        yield INSTALLED
+        return
+    yield from using(request.param)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.host.home import lock_holder
+from tests.support.data_paths import COMPILED, INSTALLED
 from tests.support.faults import Small, settle, small_disk
 from tests.support.faulty_link import FaultyLink, links
 from tests.support.processes import Person, Swarm
@@ -47,43 +48,49 @@ def line() -> Iterator[Callable[..., FaultyLink]]:
 
 @pytest.fixture(scope="session")
 def town() -> Iterator[Swarm]:
-    """A swarm for the tests that harm no process of it for long: Alice serves slowly."""
+    """A swarm for the tests that harm no process of it for long."""
     made = Swarm("tcp")
     try:
-        for name, limit in (("alice", "8M"), ("bob", "0"), ("carol", "0")):
-            settle(made, name, "--upload-limit", limit)
         yield made
     finally:
         made.close()
 
 
-def _named(swarm: Swarm, name: str) -> Person:
-    person = next(person for person in swarm.people.values() if person.name == name)
-    if lock_holder(person.home) is None:  # a test that failed left it so
-        person.up()
-    return person
+def _resident(swarm: Swarm, name: str, data_path: str, limit: str = "0") -> Person:
+    """The person of that name whose peer uses that data path."""
+    if data_path != INSTALLED:
+        name = f"{name}-{data_path}"
+    found = [person for person in swarm.people.values() if person.name == name]
+    if not found:
+        native = data_path == COMPILED
+        made = settle(swarm, name, "--upload-limit", limit, native=native)
+        assert made.status()["data_path"].startswith("in use") == native
+        return made
+    if lock_holder(found[0].home) is None:  # a test that failed left it so
+        found[0].up()
+    return found[0]
 
 
 @pytest.fixture
-def alice(town: Swarm) -> Person:
+def alice(town: Swarm, data_path: str) -> Person:
     """Serves 8 MiB a second, so that there is time to do something to a download."""
-    return _named(town, "alice")
+    return _resident(town, "alice", data_path, "8M")
 
 
 @pytest.fixture
-def bob(town: Swarm) -> Person:
-    return _named(town, "bob")
+def bob(town: Swarm, data_path: str) -> Person:
+    return _resident(town, "bob", data_path)
 
 
 @pytest.fixture
-def carol(town: Swarm) -> Person:
-    return _named(town, "carol")
+def carol(town: Swarm, data_path: str) -> Person:
+    return _resident(town, "carol", data_path)
 
 
 @pytest.fixture
-def own() -> Iterator[Swarm]:
+def own(data_path: str) -> Iterator[Swarm]:
     """A swarm for one test alone."""
-    made = Swarm("tcp")
+    made = Swarm("tcp", native=data_path == COMPILED)
     try:
         yield made
     finally:

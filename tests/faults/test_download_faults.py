@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.data_paths import both_paths, each_path
 from tests.support.faults import (
     MIB,
     PIECE,
@@ -43,6 +44,7 @@ def starts_with(download: Fetch, synced: int, owner: Person) -> None:
         wait_for(lambda: download.verified >= synced * PIECE, "what was synced")
 
 
+@both_paths
 def test_f03_a_killed_downloader_fetches_again_only_what_was_not_synced(
     alice: Person, bob: Person, rng: random.Random
 ) -> None:
@@ -60,6 +62,7 @@ def test_f03_a_killed_downloader_fetches_again_only_what_was_not_synced(
     assert pieces_served(alice) - before <= PIECES + lost + windows
 
 
+@each_path
 def test_f03_a_pulled_plug_costs_what_was_not_synced_and_nothing_else(
     own: Swarm, rng: random.Random
 ) -> None:
@@ -78,6 +81,7 @@ def test_f03_a_pulled_plug_costs_what_was_not_synced_and_nothing_else(
     download.finishes()
 
 
+@both_paths
 @pytest.mark.root
 def test_f19_a_full_disk_pauses_with_its_reason_and_goes_on_by_itself(
     alice: Person, bob: Person, carol: Person, disk: Small
@@ -97,6 +101,7 @@ def test_f19_a_full_disk_pauses_with_its_reason_and_goes_on_by_itself(
     download.finishes()
 
 
+@both_paths
 @pytest.mark.root
 @pytest.mark.parametrize("disk", ["thin"], indirect=True)
 def test_f19_a_disk_that_turns_out_full_when_it_is_synced_loses_nothing(
@@ -111,14 +116,16 @@ def test_f19_a_disk_that_turns_out_full_when_it_is_synced_loses_nothing(
     download.finishes()
 
 
+@each_path
 @pytest.mark.root
 def test_f19_a_full_disk_at_the_end_is_waited_for_too(
     alice: Person, bob: Person, disk: Small
 ) -> None:
     """The device's own home is full: the last words about the download find no room either."""
-    other = Person(bob.swarm, "bob", disk.path / "home")
+    other = Person(bob.swarm, bob.name, disk.path / "home")
+    other.native = bob.native
     other.up()
-    other.ok("login", "bob", bob.password)
+    other.ok("login", bob.name, bob.password)
     group = alice.group_with(bob)
     download = begin(alice, other, 4 * MIB, group=group)
     disk.fill()
@@ -137,6 +144,7 @@ def test_f19_a_full_disk_at_the_end_is_waited_for_too(
     other.down()
 
 
+@both_paths
 @pytest.mark.root
 @pytest.mark.parametrize("disk", ["ext4"], indirect=True)
 @pytest.mark.parametrize("size", [20 * MIB, 4 * MIB], ids=["underway", "at-the-end"])
@@ -202,6 +210,7 @@ def test_f25_a_journal_of_noise_is_rebuilt_from_the_part(alice: Person, bob: Per
     damaged_between_two_starts(alice, bob, write_noise)
 
 
+@both_paths
 def test_f23_only_the_damaged_piece_is_fetched_again(alice: Person, bob: Person) -> None:
     download = begin(alice, bob, SIZE)
     download.until(SIZE // 2)
@@ -215,6 +224,7 @@ def test_f23_only_the_damaged_piece_is_fetched_again(alice: Person, bob: Person)
     assert pieces_served(alice) - before == PIECES - held + 1
 
 
+@both_paths
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit], ids=["truncated", "flipped"])
 def test_f22_f23_damage_while_the_peer_runs_is_noticed_too(
     alice: Person, bob: Person, damage: Callable[[Fetch], object]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.data_paths import both_paths, each_path
 from tests.support.faults import MIB, Fetch, begin, notices
 from tests.support.processes import Person
 from tests.support.waiting import wait_for
@@ -37,6 +38,7 @@ def source_of(download: Fetch) -> Path:
     return found
 
 
+@both_paths
 @pytest.mark.parametrize("change", [edit, truncate, replace, Path.unlink])
 def test_f24_a_shared_file_that_changed_is_served_no_more_and_its_owner_is_told(
     alice: Person, bob: Person, change: Callable[[Path], None]
@@ -64,6 +66,7 @@ def wrong_pieces(who: Person) -> int:
     return (who.home / "peer.log").read_text("utf-8").count("sent a wrong piece")
 
 
+@both_paths
 def test_f24_a_file_that_was_only_touched_is_digested_again_and_shared_on(
     alice: Person, bob: Person
 ) -> None:
@@ -74,6 +77,7 @@ def test_f24_a_file_that_was_only_touched_is_digested_again_and_shared_on(
     assert download.name in alice.files(download.group)
 
 
+@each_path
 def test_f24_a_file_touched_while_the_peer_was_down_is_shared_at_the_next_start(
     alice: Person, bob: Person
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.data_paths import each_path
 from tests.support.faults import MIB, Fetch, Highest, behind, fetch, resident_bytes, settle
 from tests.support.faulty_link import FaultyLink, SourceLine
 from tests.support.processes import Person, Swarm
@@ -26,6 +27,7 @@ def sources(download: Fetch) -> dict[str, int]:
     return {row["user"]: row["pieces"] for row in rows}
 
 
+@each_path
 def test_f02_a_source_killed_in_mid_piece_is_replaced_and_one_alone_comes_back(own: Swarm) -> None:
     alice, carol = (settle(own, name, "--upload-limit", "4M") for name in ("alice", "carol"))
     bob = settle(own, "bob")
@@ -73,6 +75,7 @@ def test_f12_loss_and_a_long_way_are_only_slow(own: Swarm, line: Callable[..., F
     assert link.bytes_down > 2 * MIB
 
 
+@each_path
 @pytest.mark.parametrize("what", ["reset", "hold"])
 def test_a_bulk_connection_that_breaks_alone_loses_nothing(
     own: Swarm, line: Callable[..., FaultyLink], what: str
@@ -104,6 +107,7 @@ def test_f13_a_slow_source_does_not_hold_up_fast_ones(own: Swarm) -> None:
     assert download.row["verified_bytes"] == SIZE
 
 
+@each_path
 def test_two_downloads_of_one_content_at_once_do_not_take_each_others_pieces(
     alice: Person, bob: Person, carol: Person
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.data_paths import COMPILED, each_path
 from tests.support.faults import MIB, Fetch, behind, faults, fetch, settle
 from tests.support.faulty_link import FaultyLink, SourceLine
 from tests.support.processes import Person, Swarm
@@ -24,16 +25,19 @@ Begin = Callable[[], Fetch]
 
 
 @pytest.fixture
-def only_source(town: Swarm) -> Iterator[Callable[..., Begin]]:
+def only_source(town: Swarm, data_path: str) -> Iterator[Callable[..., Begin]]:
     """Share a file from a peer that is reached by ``link`` alone; return a function to fetch it."""
     people: list[Person] = []
+    native = data_path == COMPILED
 
     def share(
         link: SourceLine, size: int, *, piece: str = "16K", quiet_s: float, **more: Any
     ) -> Begin:
-        source = behind(town, link, town.fresh("source"), "--upload-limit", "4M", **more)
+        source = behind(
+            town, link, town.fresh("source"), "--upload-limit", "4M", native=native, **more
+        )
         with faults(quiet=quiet_s):
-            fetcher = settle(town, town.fresh("fetcher"))
+            fetcher = settle(town, town.fresh("fetcher"), native=native)
         people.extend((source, fetcher))
         group = source.group_with(fetcher)
         path = town.file(size)
@@ -45,6 +49,7 @@ def only_source(town: Swarm) -> Iterator[Callable[..., Begin]]:
         person.ok("down")
 
 
+@each_path
 @pytest.mark.parametrize(
     "swallow",
     [
@@ -65,6 +70,7 @@ def test_h96_a_gap_on_a_bulk_connection_ends_it_at_once(
     assert bulk.connections == 1, "it is not tried again at once"
 
 
+@each_path
 def test_h96_nothing_more_comes_on_a_bulk_connection(
     only_source: Callable[..., Begin], line: Callable[..., FaultyLink]
 ) -> None:
@@ -101,6 +107,7 @@ def test_h96_a_message_on_the_first_connection_is_missing(
     assert swallow.done.is_set()
 
 
+@each_path
 @pytest.mark.parametrize("slow", [False, True], ids=["bulk", "first"])
 def test_h96_a_piece_that_takes_longer_than_patience_is_not_cut_off(
     only_source: Callable[..., Begin], line: Callable[..., FaultyLink], slow: bool

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from tests.support.attackers import AttackSwarm
+from tests.support.data_paths import COMPILED, INSTALLED
 from tests.support.processes import Swarm
 
 
@@ -23,13 +26,29 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def arena() -> Iterator[AttackSwarm]:
+def arenas() -> Iterator[Callable[[str], AttackSwarm]]:
+    """A function that returns the arena of a data path."""
+    with contextlib.ExitStack() as ends:
+
+        @functools.cache
+        def arena_of(path: str) -> AttackSwarm:
+            made = AttackSwarm(native=path == COMPILED)
+            ends.callback(made.close)
+            return made
+
+        yield arena_of
+
+
+@pytest.fixture(scope="session")
+def arena(arenas: Callable[[str], AttackSwarm]) -> AttackSwarm:
     """A tracker and Alice's peer, for all attacks that they are expected to survive unchanged."""
-    made = AttackSwarm()
-    try:
-        yield made
-    finally:
-        made.close()
+    return arenas(INSTALLED)
+
+
+@pytest.fixture
+def arena_on_path(arenas: Callable[[str], AttackSwarm], data_path: str) -> AttackSwarm:
+    """The same, with peers that use the data path of the test."""
+    return arenas(data_path)
 
 
 @pytest.fixture

@@ -18,19 +18,21 @@ from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tests.support.attacked_download import PIECES, AttackedDownload
 from tests.support.attackers import PIECE, AttackSwarm, Liar, Send, Shared, honest
+from tests.support.data_paths import both_paths, each_path
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 FATAL forged\u202e\x9b31m"
 
 
 @pytest.fixture
-def scene(arena: AttackSwarm) -> AttackedDownload:
-    return AttackedDownload(arena)
+def scene(arena_on_path: AttackSwarm) -> AttackedDownload:
+    return AttackedDownload(arena_on_path)
 
 
 def opens(liar: Liar) -> int:
     return sum(isinstance(command, peer.Open) for command in liar.asked)
 
 
+@both_paths
 def test_h22_wrong_bytes_are_never_held_and_who_sent_them_is_banned(
     scene: AttackedDownload,
 ) -> None:
@@ -114,6 +116,7 @@ LIES = [
 ]
 
 
+@each_path
 @pytest.mark.parametrize("lie", LIES)
 def test_h24_pieces_that_are_not_what_was_asked_for(
     scene: AttackedDownload, lie: Callable[[int, int, Shared, Send], None]
@@ -132,6 +135,7 @@ def test_h24_pieces_that_are_not_what_was_asked_for(
     scene.run(behave)
 
 
+@each_path
 @pytest.mark.parametrize("bits", [b"", b"\xff" * 5, b"\xff" * 7, b"\xff" * 300_000])
 def test_h24_a_bitfield_of_another_length(scene: AttackedDownload, bits: bytes) -> None:
     def behave(command: Any, send: Send) -> None:

@@ -14,6 +14,7 @@ from common.ids import DeviceKey, GroupId, TrackerId
 from common.messages import peer, tracker
 from common.messages.refusals import Code
 from tests.support.attackers import PIECE, AttackSwarm, Fetcher, Shared, user_of
+from tests.support.data_paths import each_path
 from tests.support.tracker_process import Device
 from tests.support.waiting import wait_for
 
@@ -148,7 +149,9 @@ def test_h20_a_ticket_of_another_tracker(scene: Scene) -> None:
         assert fetcher.refused(scene.group, scene.content, forged) is Code.TICKET_INVALID
 
 
-def test_h21_a_removed_member_is_refused_on_a_warm_connection(arena: AttackSwarm) -> None:
+@each_path
+def test_h21_a_removed_member_is_refused_on_a_warm_connection(arena_on_path: AttackSwarm) -> None:
+    arena = arena_on_path
     scene = Scene(arena)
     fetcher = scene.fetcher()
     scene.gets_a_piece(fetcher)

@@ -38,8 +38,8 @@ PIECE = limits.PIECE_LENGTH_MIN
 class AttackSwarm:
     """A tracker and Alice's peer, and devices of others who have none."""
 
-    def __init__(self) -> None:
-        self.swarm = Swarm("tcp")
+    def __init__(self, *, native: bool = True) -> None:
+        self.swarm = Swarm("tcp", native=native)
         self.devices = Devices()
         self.fetchers: list[Fetcher] = []
         self.at = parse_link(self.swarm.tracker.link).first

@@ -195,19 +195,33 @@ def _mount(*words: str | Path) -> None:
 # -- people ---------------------------------------------------------------------------------------
 
 
-def settle(swarm: Swarm, name: str, *options: str, tracker: str | None = None) -> Person:
+def settle(
+    swarm: Swarm,
+    name: str,
+    *options: str,
+    tracker: str | None = None,
+    native: bool | None = None,
+) -> Person:
     """A person with an account, at a peer that was started with these options."""
     made = Person(swarm, name)
+    made.native = swarm.native if native is None else native
     made.up(*options, tracker=tracker)
     made.ok("create-user", name, made.password)
     made.ok("login", name, made.password)
     return made
 
 
-def behind(swarm: Swarm, line: SourceLine, name: str, *options: str, **more: Any) -> Person:
+def behind(
+    swarm: Swarm,
+    line: SourceLine,
+    name: str,
+    *options: str,
+    native: bool | None = None,
+    **more: Any,
+) -> Person:
     """A person at a peer that others reach through ``line`` only, and that has these faults."""
     with faults(announce=line.announced, **more):
-        made = settle(swarm, name, "--listen", "tcp://127.0.0.1:0", *options)
+        made = settle(swarm, name, "--listen", "tcp://127.0.0.1:0", *options, native=native)
     line.lead_to(int(made.status()["listen"].rpartition(":")[2]), made.bulk_port())
     return made
 

@@ -158,14 +158,20 @@ class RunningTracker:
 
 
 class Swarm:
-    """A short directory, a tracker in it, and people. ``transport``: tcp or ipc."""
+    """A short directory, a tracker in it, and people.
+
+    ``transport``: tcp or ipc. ``native``: whether peers use the compiled data path.
+    """
 
     alive: list[Swarm] = []  # noqa: RUF012 - whose logs are shown when a test fails
 
-    def __init__(self, transport: str = "tcp", *, tracker: bool = True) -> None:
+    def __init__(
+        self, transport: str = "tcp", *, tracker: bool = True, native: bool = True
+    ) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="mt-", dir=_memory_or_disk()))
         self.keeper = reaper.start(self.root)
         self.transport = transport
+        self.native = native
         self.people: dict[str, Person] = {}
         self.spawned: list[subprocess.Popen[str]] = []
         self._numbers = itertools.count(1)
@@ -247,6 +253,7 @@ class Person:
     def __init__(self, swarm: Swarm, name: str, home: Path | None = None) -> None:
         self.swarm = swarm
         self.name = name
+        self.native = swarm.native
         self.password = f"password of {name}"
         self.home = home or swarm.root / swarm.fresh(name[:4])
         swarm.people[str(self.home)] = self
@@ -303,6 +310,9 @@ class Person:
         """Start the peer."""
         if tracker is None and not (self.home / "peer.toml").exists():
             tracker = self.swarm.tracker.link
+        if not self.native and not self.home.exists():
+            self.home.mkdir(mode=0o700)
+            (self.home / "peer.toml").write_text("native = false\n")
         return self.ok("up", *options, *(["--tracker", tracker] if tracker else []))
 
     def down(self) -> None:

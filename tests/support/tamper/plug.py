@@ -19,17 +19,29 @@ _LENGTH = struct.Struct(">Q")
 
 def install(path: str) -> None:
     from peer.files import partfile
+    from peer.files.partial_content import PartialContent
 
     lock = threading.Lock()
     log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     write, sync, seal = (getattr(partfile.PartFile, n) for n in ("write", "sync", "seal"))
+    hold_stored = PartialContent.hold_stored
+
+    def keep(part, offset, before):  # type: ignore[no-untyped-def]
+        entry = pickle.dumps((part._destination.part_path, offset, before))
+        os.write(log, _LENGTH.pack(len(entry)) + entry)
 
     def kept_write(self, offset, data):  # type: ignore[no-untyped-def]
         with lock:
-            before = os.pread(self.fd, len(data), offset)
-            entry = pickle.dumps((self._destination.part_path, offset, before))
-            os.write(log, _LENGTH.pack(len(entry)) + entry)
+            keep(self, offset, os.pread(self.fd, len(data), offset))
         write(self, offset, data)
+
+    def kept_hold_stored(self, pieces, run):  # type: ignore[no-untyped-def]
+        # The compiled data path has written them, each for the first time: zeros were there.
+        length = self.manifest.piece_length
+        with lock:
+            for piece in pieces:
+                keep(self._files, piece * length, bytes(length))
+        hold_stored(self, pieces, run)
 
     def kept_sync(self):  # type: ignore[no-untyped-def]
         # What is written while the sync runs may be durable or not: it counts as not.
@@ -48,6 +60,7 @@ def install(path: str) -> None:
 
     partfile.PartFile.write = kept_write  # type: ignore[method-assign]
     partfile.PartFile.sync = kept_sync  # type: ignore[method-assign]
+    PartialContent.hold_stored = kept_hold_stored  # type: ignore[method-assign]
     partfile.PartFile.seal = kept_seal  # type: ignore[method-assign]
 
 

@@ -12,9 +12,12 @@ from peer.downloads.received import ReceivedPieces
 from peer.downloads.transfer import Transfer
 from peer.swarm.fetching.events import DiscardReason, PieceReceived, Verify
 from peer.swarm.fetching.sources import Phase
+from tests.support.data_paths import module_on_both_paths
 from tests.support.peer_fakes import turns, until
 from tests.unit.peer.downloads.test_lifecycle import PIECE, Stage
 from tests.unit.peer.downloads.test_views import BOB, CAROL, going, listed
+
+pytestmark = module_on_both_paths
 
 
 @pytest.fixture

@@ -21,7 +21,10 @@ from common.net.codec import Decoder, pack
 from common.net.pump import Frames, Pump
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
+from tests.support.data_paths import module_on_both_paths
 from tests.support.peer_fakes import turns, until
+
+pytestmark = module_on_both_paths
 
 FILMS = GroupId("films")
 NAMED = ["tcp://slow.example.org:5000", "tcp://localhost:5000", "tcp://192.0.2.1:\uff15\uff10"]

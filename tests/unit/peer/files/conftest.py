@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.data_paths import paths, using
 from tests.support.descriptors import open_files
 from tests.support.partial_downloads import (
     NOISE,
     PIECE,
     Sample,
 )
-
-
-@pytest.fixture(params=paths)
-def data_path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test over both data paths."""
-    yield from using(request.param)
 
 
 @pytest.fixture

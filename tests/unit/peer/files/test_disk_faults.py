@@ -20,6 +20,7 @@ from peer.files.errors import (
     storage_error,
 )
 from peer.native.folder import CompiledFolder
+from tests.support.data_paths import module_on_both_paths
 from tests.support.partial_downloads import (
     NOISE,
     PIECE,
@@ -29,7 +30,7 @@ from tests.support.partial_downloads import (
     snapshot,
 )
 
-pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
+pytestmark = [*module_on_both_paths, pytest.mark.usefixtures("no_leaks")]
 
 
 class FaultyDisk:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.data_paths import module_on_both_paths
 from tests.support.partial_downloads import (
     PIECE,
     Sample,
@@ -17,7 +18,7 @@ from tests.support.partial_downloads import (
 )
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
+pytestmark = [*module_on_both_paths, pytest.mark.usefixtures("no_leaks")]
 
 
 VICTIM = """
@@ -27,8 +28,10 @@ from peer.files import sharing
 from peer.files.open_files import HandleCache
 from peer.files.library import SharedContent
 from peer.files import open_part
+from peer.native import library
 
-source, place, journal, piece, seed, how = sys.argv[1:]
+source, place, journal, piece, seed, how, path = sys.argv[1:]
+library.use(path == "compiled")
 found = sharing.digest(source, piece_length=int(piece), threads=1)
 shared = SharedContent(found.manifest, found.place, HandleCache())
 begin = open_part.create if how == "create" else open_part.resume
@@ -49,7 +52,7 @@ download.finalize()
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_F3_acknowledged_pieces_survive_kills(
-    kind: str, place: Path, request: pytest.FixtureRequest
+    kind: str, data_path: str, place: Path, request: pytest.FixtureRequest
 ) -> None:
     sample: Sample = request.getfixturevalue(f"{kind}_sample")
     rng = random.Random(20)
@@ -57,7 +60,7 @@ def test_F3_acknowledged_pieces_survive_kills(
     journal = place.parent / "journal"
     for attempt in range(4):
         how = "create" if attempt == 0 else "resume"
-        arguments = [sample.source, place, journal, str(PIECE), str(attempt), how]
+        arguments = [sample.source, place, journal, str(PIECE), str(attempt), how, data_path]
         process = subprocess.Popen(
             [sys.executable, "-c", VICTIM, *arguments],
             stdout=subprocess.PIPE,

@@ -33,9 +33,10 @@ from peer.files.fingerprint import SharedLocation
 from peer.files.hashing import hash_pieces
 from peer.files.library import SharedContent
 from peer.files.open_files import HandleCache
+from tests.support.data_paths import module_on_both_paths
 from tests.support.descriptors import open_files
 
-pytestmark = pytest.mark.usefixtures("data_path")
+pytestmark = module_on_both_paths
 
 PIECE = 16 * 1024
 NOISE = bytes(blake3(b"noise").digest(length=5 * PIECE))

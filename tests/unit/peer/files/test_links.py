@@ -20,9 +20,10 @@ from peer.files.open_files import HandleCache
 from peer.files.scan_problems import Typed
 from peer.files.scanning import DevicePaths, Scan, scan
 from peer.files.sharing_rule import SKIPPED_MAX, SharingRule, rule_of
+from tests.support.data_paths import module_on_both_paths
 from tests.unit.peer.files.test_scanning import make, peer_home
 
-pytestmark = pytest.mark.usefixtures("data_path")
+pytestmark = module_on_both_paths
 
 FOLLOW = SharingRule("follow")
 

@@ -21,6 +21,7 @@ from peer.files.errors import (
     UnsafeDestination,
 )
 from peer.files.partial_content import PartialContent
+from tests.support.data_paths import module_on_both_paths
 from tests.support.partial_downloads import (
     NOISE,
     Sample,
@@ -28,7 +29,7 @@ from tests.support.partial_downloads import (
     snapshot,
 )
 
-pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
+pytestmark = [*module_on_both_paths, pytest.mark.usefixtures("no_leaks")]
 
 
 def test_a_destination_in_use_is_refused_and_left_alone(sample: Sample, place: Path) -> None:

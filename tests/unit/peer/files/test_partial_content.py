@@ -25,6 +25,7 @@ from peer.files.errors import (
     WrongPiece,
 )
 from peer.native.folder import CompiledFolder
+from tests.support.data_paths import module_on_both_paths
 from tests.support.partial_downloads import (
     NOISE,
     PIECE,
@@ -33,7 +34,7 @@ from tests.support.partial_downloads import (
     snapshot,
 )
 
-pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
+pytestmark = [*module_on_both_paths, pytest.mark.usefixtures("no_leaks")]
 MEANWHILE_S = 0.2  # time for another thread, which needs next to none unless a lock stops it
 
 

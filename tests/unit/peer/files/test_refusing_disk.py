@@ -21,11 +21,12 @@ from common.host.atomic_files import atomic_write
 from peer.files import open_part, optional_steps
 from peer.files.destination import short_part_name
 from peer.files.errors import AlreadyExists, IOFailed, NameTooLong, NeverNamed, ReadOnly
+from tests.support.data_paths import module_on_both_paths
 from tests.support.descriptors import open_files
 from tests.support.partial_downloads import NOISE, PIECE, Sample, snapshot
 from tests.support.refusing_disk import RefusingDisk, refusing_disk
 
-pytestmark = pytest.mark.usefixtures("data_path")
+pytestmark = module_on_both_paths
 
 REFUSALS = (
     *(errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTTY),

@@ -20,9 +20,10 @@ from peer.files.replacement import Replaces
 from peer.files.selected_content import selected_at
 from peer.files.selection import Selection, select
 from peer.files.unverified_part import UnverifiedPart
+from tests.support.data_paths import module_on_both_paths
 from tests.support.partial_downloads import Sample, listing, snapshot
 
-pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
+pytestmark = [*module_on_both_paths, pytest.mark.usefixtures("no_leaks")]
 
 
 class Ended(BaseException):

@@ -12,8 +12,9 @@ from common.errors import LocalProtocolError, RemoteProtocolError
 from common.manifest import Entry, Manifest, decode, encode, manifest_id
 from peer.files import open_part, sharing
 from peer.files.partial_content import PartialContent
+from tests.support.data_paths import module_on_both_paths
 
-pytestmark = pytest.mark.usefixtures("data_path")
+pytestmark = module_on_both_paths
 
 PIECE = 16 * 1024
 

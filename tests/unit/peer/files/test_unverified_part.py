@@ -20,6 +20,7 @@ from peer.files.errors import (
 )
 from peer.files.journal import Journal
 from peer.files.whole_digest import DIGEST_TRUST_S
+from tests.support.data_paths import module_on_both_paths
 from tests.support.partial_downloads import (
     NOISE,
     PIECE,
@@ -32,7 +33,7 @@ from tests.support.partial_downloads import (
     snapshot,
 )
 
-pytestmark = pytest.mark.usefixtures("data_path", "no_leaks")
+pytestmark = [*module_on_both_paths, pytest.mark.usefixtures("no_leaks")]
 
 
 def test_checkpointed_pieces_are_held_after_a_restart(sample: Sample, place: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,11 @@ from peer.files.placed_digest import PlacedDigest
 from peer.files.whole_digest import DIGEST_TRUST_S
 from peer.native import digests, library
 from peer.native.fetcher import new_places
-from tests.support.data_paths import COMPILED, PYTHON, needs_library, paths, using
+from tests.support.data_paths import COMPILED, PYTHON, both_paths, needs_library
 from tests.support.serving_harness import MANIFEST, piece
 
 PIECE = 16 * 1024
 ODD = (-1025, -1024, -1, 0, 1, 1023, 1024)
-
-
-@pytest.fixture(params=paths)
-def data_path(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield from using(request.param)
 
 
 @needs_library
@@ -77,6 +71,7 @@ def test_a_folder_gets_the_same_manifest_on_both_paths(tmp_path: Path) -> None:
     assert python == compiled
 
 
+@both_paths
 def test_each_path_verifies_the_manifest_of_the_other(data_path: str, tmp_path: Path) -> None:
     path = tmp_path / "one"
     path.write_bytes(random.Random(2).randbytes(9 * PIECE + 5))
@@ -85,6 +80,7 @@ def test_each_path_verifies_the_manifest_of_the_other(data_path: str, tmp_path: 
     sharing.verify(made.manifest, made.place, whole=True)
 
 
+@both_paths
 def test_a_file_that_was_changed_is_found_on_both_paths(data_path: str, tmp_path: Path) -> None:
     path = tmp_path / "one"
     path.write_bytes(random.Random(3).randbytes(9 * PIECE))
@@ -94,6 +90,7 @@ def test_a_file_that_was_changed_is_found_on_both_paths(data_path: str, tmp_path
         sharing.recheck(made.manifest, str(path))
 
 
+@both_paths
 def test_progress_is_reported_in_order_and_the_work_can_be_cancelled(
     data_path: str, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from peer.native import library
 from peer.native.digests import PLACE_BYTES, digest_at, whole_of_manifest
 from peer.native.fetcher import StoredRun, Target, new_places
 from peer.serving.bulk import BulkSender
-from tests.support.data_paths import needs_library, using
+from tests.support.data_paths import COMPILED, needs_library, using
 from tests.support.peer_fakes import turns, until
 from tests.support.serving_harness import (
     COUNT,
@@ -42,7 +42,7 @@ pytestmark = needs_library
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(ServingHarness, "bulk", True)
     monkeypatch.setattr(BulkSender, "_new_sealer", python_sealer)
-    yield from using("compiled")
+    yield from using(COMPILED)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from peer.files.partfile import read_all
 from peer.native import blocks, library
 from peer.native.blocks import block_of, new_block, read_block
 from peer.native.sealer import CompiledSealer
-from tests.support.data_paths import needs_library, paths, using
+from tests.support.data_paths import COMPILED, PYTHON, needs_library, using
 from tests.support.peer_fakes import turns, until
 from tests.support.serving_harness import (
     COUNT,
@@ -31,12 +31,12 @@ from tests.support.serving_harness import (
 pytestmark = needs_library
 
 
-@pytest.fixture(autouse=True, params=paths)
+@pytest.fixture(autouse=True, params=[PYTHON, COMPILED])
 def receiving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The compiled sender, to either receiver."""
     monkeypatch.setattr(ServingHarness, "bulk", True)
-    for _ in using("compiled"):
-        if request.param != "compiled":
+    for _ in using(COMPILED):
+        if request.param == PYTHON:
             monkeypatch.setattr("peer.native.fetcher.STUCK_MS", -1)  # so Python opens AEGIS-128L
         yield
 

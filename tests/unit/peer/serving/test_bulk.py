@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any
 
@@ -27,7 +27,7 @@ from peer.native import library
 from peer.serving import bulk as serving_bulk
 from peer.serving.bulk import BulkSender
 from peer.swarm.serving.events import RequesterId, Send
-from tests.support.data_paths import paths, using
+from tests.support.data_paths import module_on_both_paths
 from tests.support.peer_fakes import turns, until
 from tests.support.serving_harness import (
     CONTENT,
@@ -43,10 +43,7 @@ from tests.support.serving_harness import (
 ONE, OTHER = RequesterId(b"\x01" + b"a" * 16), RequesterId(b"\x01" + b"b" * 16)
 
 
-@pytest.fixture(autouse=True, params=paths)
-def data_path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run each test over both data paths."""
-    yield from using(request.param)
+pytestmark = module_on_both_paths
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from common.net.codec import pack
 from peer.files.errors import ContentChanged, DigestMismatch, StorageClosed, StorageError
 from peer.swarm.pieces import Bitfield
 from peer.swarm.rate_limit import RateLimit, Rates
+from tests.support.data_paths import module_on_both_paths
 from tests.support.peer_fakes import turns, until
 from tests.support.serving_harness import (
     CONTENT,
@@ -32,6 +33,8 @@ from tests.support.serving_harness import (
     content_of,
 )
 from tests.support.waiting import PATIENCE_S
+
+pytestmark = module_on_both_paths
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["encrypted", "bulk"])
