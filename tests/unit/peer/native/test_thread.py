@@ -56,6 +56,19 @@ while status("voluntary_ctxt_switches") == waits and time.process_time() - used 
 os._exit(found.call.mt_fetcher_end(thread, 5000))
 """
 )
+# No memory is at this address of a socket: the thread faults at its first poll.
+CRASHING = (
+    START
+    + """
+import faulthandler
+
+faulthandler.enable()
+key = ctypes.create_string_buffer(16)
+line = found.call.mt_line_new(thread)
+assert found.call.mt_line_start(thread, line, 8, key) == 0
+time.sleep(60)
+"""
+)
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +92,12 @@ def test_a_fault_in_the_thread_reaches_its_handler(number: int, blocked: set[int
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD])
 def test_the_signals_of_the_main_thread_stay_there(number: int, blocked: set[int]) -> None:
     assert number in blocked
+
+
+def test_a_fault_in_the_thread_ends_the_process_with_words() -> None:
+    ended = run(CRASHING)
+    assert ended.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in ended.stderr
 
 
 def test_the_thread_ends_although_its_sockets_cannot_be_polled() -> None:
