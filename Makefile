@@ -8,7 +8,7 @@ PEERS ?= 4
 JOBS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-tracker simulate chaos fuzz audit docs clean
+.PHONY: help demo test check format bench bench-tracker simulate chaos fuzz audit wheels docs clean
 
 help: ## show these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ $(VENV)/.dev: setup.cfg tools/venv.sh
 
 $(VENV)/.bench: setup.cfg tools/venv.sh
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[bench]"
+	@touch $@
+
+$(VENV)/.wheels: setup.cfg tools/venv.sh
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[wheels]"
 	@touch $@
 
 $(VENV)/.audit: setup.cfg tools/venv.sh
@@ -67,12 +71,15 @@ fuzz: $(VENV)/.dev $(VENV)/.native ## long fuzzing of every decoder (20 minutes)
 	@[ $(VENV)/.fuzz -nt setup.cfg ] || { sh tools/venv.sh "$(PYTHON)" $(VENV) "[fuzz]" && touch $(VENV)/.fuzz; } || \
 	    echo "fuzz: atheris could not be installed; continuing with Hypothesis alone"
 	@if command -v clang >/dev/null && $(BIN)/python native/build_library.py $(VENV)/fuzz-native --fuzzer; then \
-	    $(VENV)/fuzz-native -max_total_time=60 -max_len=200000; \
+	    $(VENV)/fuzz-native -max_total_time=120 -max_len=4096 -len_control=0; \
 	else echo "fuzz: clang is not installed; libFuzzer does not run on the compiled data path"; fi
 	$(BIN)/python -m tests.fuzz
 
 audit: $(VENV)/.dev $(VENV)/.audit ## known weaknesses of our dependencies
 	@$(BIN)/python tools/audit.py
+
+wheels: $(VENV)/.wheels ## wheels of the compiled data path in dist/, by ziglang, checked
+	$(BIN)/python tools/wheels.py dist
 
 docs: $(VENV)/.dev ## generate docs/commands.md and the test columns of docs/
 	$(BIN)/python tools/write_docs.py

@@ -1,7 +1,8 @@
 """Build of the compiled data path: one shared object, by `cc` or by the `ziglang` wheel.
 
 Needs the standard library alone, as it runs before anything is installed. By hand:
-``python native/build_library.py OUTPUT [--sanitize | --fuzzer]``.
+``python native/build_library.py OUTPUT [--sanitize | --fuzzer]``. For a wheel of another machine,
+`FOR_MACHINE` names it in the environment; ziglang compiles it then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 LIBRARY = "libmini_torrent_native.so"
 GLIBC = "2.17"  # the oldest one that a library built by ziglang runs on
+FOR_MACHINE = "MINI_TORRENT_NATIVE_MACHINE"
 _SOURCES = ("digests", "libraries", "folder", "fetch", "serve")
 _VENDORED = ("blake3_dispatch.c", "blake3_portable.c")  # blake3.c is included by digests.c
 _BY_MACHINE = {
@@ -36,8 +38,15 @@ _SANITIZED = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefi
 _FUZZED = (*_SANITIZED, "-fno-sanitize-recover=undefined")
 
 
+def machine() -> str:
+    """The kind of machine to compile for: this one unless the environment names it."""
+    return os.environ.get(FOR_MACHINE) or platform.machine()
+
+
 def system_compiler() -> list[str] | None:
-    """The words of this machine's compiler; None if it has none."""
+    """The words of this machine's compiler; None if it has none, or ziglang is to be used."""
+    if os.environ.get(FOR_MACHINE):
+        return None
     if os.environ.get("CC"):
         return shlex.split(os.environ["CC"])
     for name in ("cc", "gcc", "clang"):
@@ -51,15 +60,15 @@ def compiler() -> tuple[list[str], bool] | None:
     if (found := system_compiler()) is not None:
         return found, False
     if find_spec("ziglang") is not None:
-        target = f"{platform.machine()}-linux-gnu.{GLIBC}"
+        target = f"{machine()}-linux-gnu.{GLIBC}"
         words = [sys.executable, "-m", "ziglang", "cc", "-target", target]
         return [*words, "-fno-sanitize=undefined"], True
     return None
 
 
 def sources() -> list[Path]:
-    """The files to compile for this machine."""
-    vendored = (*_VENDORED, *_BY_MACHINE.get(platform.machine(), ()))
+    """The files to compile."""
+    vendored = (*_VENDORED, *_BY_MACHINE.get(machine(), ()))
     return [HERE / "src" / f"{name}.c" for name in _SOURCES] + [
         HERE / "blake3" / name for name in vendored
     ]
@@ -68,7 +77,9 @@ def sources() -> list[Path]:
 def build_fuzzer(output: Path, clang: str) -> None:
     """Make the program of libFuzzer at ``output``. Raises `subprocess.CalledProcessError`."""
     flags = [*_FLAGS, *_FUZZED, "-fsanitize=fuzzer"]
-    files = [HERE / "fuzz" / "entry_points.c", *sources()]
+    # It includes fetch.c, to call what takes in a message without a thread.
+    others = [path for path in sources() if path.name != "fetch.c"]
+    files = [HERE / "fuzz" / "entry_points.c", *others]
     command = [clang, *flags, "-o", str(output), *map(str, files), "-lpthread", "-ldl"]
     subprocess.run(command, check=True)
 
@@ -84,7 +95,7 @@ def build(output: Path, *, sanitize: bool = False, more: tuple[str, ...] = ()) -
     words, is_zig = found
     flags = list(_FLAGS)
     flags += _FUZZED if sanitize else ("-O3", *_HARDENED)
-    if platform.machine() not in _BY_MACHINE:
+    if machine() not in _BY_MACHINE:
         flags.append("-DBLAKE3_USE_NEON=0")
     output.parent.mkdir(parents=True, exist_ok=True)
     # Replaced by one rename: a process may have the former one open.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from build_library import GLIBC, LIBRARY, build
+from build_library import GLIBC, LIBRARY, build, machine
 from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
@@ -31,7 +30,7 @@ class Wheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         _, _, system = super().get_tag()
         if _made["by_zig"]:
-            system = f"manylinux_{GLIBC.replace('.', '_')}_{platform.machine()}"
+            system = f"manylinux_{GLIBC.replace('.', '_')}_{machine()}"
         return "py3", "none", system
 
 
