@@ -32,7 +32,7 @@ def read_only(error: StorageError) -> Refusal:
     return Refusal(
         Code.READ_ONLY,
         f"the tracker cannot save anything at the moment ({error.message})",
-        "tell its operator: usually its disk is full; it resumes by itself when there is space",
+        "tell its operator: its disk is full or its database away; it resumes by itself after that",
     )
 
 
