@@ -15,6 +15,10 @@ from tests.support.data_paths import BUILT, WHY_NOT
 from tests.support.paths import TESTS
 
 _TESTS = ("unit/peer/native", "unit/peer/serving/test_bulk.py")
+# AddressSanitizer takes the fault that this test causes for a finding.
+_FAULT = (
+    "tests/unit/peer/native/test_thread.py::test_a_fault_in_the_thread_ends_the_process_with_words"
+)
 _REST = (
     *(f"unit/peer/{name}" for name in ("files", "fetching", "serving", "downloads", "reading")),
     *(f"faults/test_{name}.py" for name in ("download_faults", "sharing_faults")),
@@ -51,7 +55,7 @@ def f159_sanitizers_find_nothing_in_the_compiled_data_path(stage: Stage) -> str:
             "UBSAN_OPTIONS": f"{options}:print_stacktrace=1",
         }
         wanted = _TESTS if stage.scale < 1 else (*_TESTS, *_REST)
-        count = _run(environment, *(str(TESTS / name) for name in wanted))
+        count = _run(environment, "--deselect", _FAULT, *(str(TESTS / name) for name in wanted))
         found = [path.read_text() for path in sorted(reports.iterdir())]
     assert not found, "\n".join(found)[:5000]
     return f"{count} tests"
