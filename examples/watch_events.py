@@ -83,15 +83,15 @@ class Watcher:
         """Called with a sealed event; the replica has the keys of our groups."""
         self._replica.published(topic, sealed)
 
-    def _on_logged_out(self) -> None:
+    def _on_logged_out(self, reason: str) -> None:
         if not self._ended.done():
-            self._ended.set_exception(MiniTorrentError("logged out by another device"))
+            self._ended.set_exception(MiniTorrentError(reason))
 
     async def _log_in(self) -> None:
         try:
             password = (await asyncio.to_thread(sys.stdin.readline)).rstrip("\n")
             answer = await self._link.request(tracker.Login(self._user, password), tracker.LoggedIn)
-            self._replica.set_user(UserId(answer.reply.user))
+            self._replica.set_user(UserId(answer.user))
         except MiniTorrentError as error:
             self._ended.set_exception(error)
 

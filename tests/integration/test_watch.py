@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.processes import Person, Swarm
+from tests.support.processes import Person, Swarm, operate
 from tests.support.waiting import PATIENCE_S, wait_for
 
 EXAMPLE = ROOT / "examples" / "watch_events.py"
@@ -223,4 +223,15 @@ def test_the_example_says_why_it_ends(watched: tuple[Swarm, Person, str]) -> Non
     _, err = example.process.communicate(timeout=PATIENCE_S)
     assert example.process.returncode == 1
     assert "error: " in err
+    assert "Traceback" not in err
+
+
+def test_the_example_ends_when_it_is_logged_out(watched: tuple[Swarm, Person, str]) -> None:
+    swarm, alice, group = watched
+    example = Example(swarm, "alice", alice.password, swarm.root / "watcher.key")
+    spin_up(example.lines, alice, group)
+    operate(swarm.tracker.home, "disable-user", "alice")
+    _, err = example.process.communicate(timeout=PATIENCE_S)
+    assert example.process.returncode == 1
+    assert "disabled" in err
     assert "Traceback" not in err
