@@ -100,7 +100,7 @@ def test_swarms_span_trackers(cluster: TrackerCluster, devices: Devices) -> None
     bob.subscribe()
     bob.follow_share("span", "data")
     alice.request(tracker.Depart())
-    down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
+    down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate) and event.down)
     assert (down.up, down.down) == ([], [alice.key])
     alice.announce(PEER)
     up = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
@@ -288,7 +288,7 @@ def test_a_tracker_that_ends_takes_its_devices_along_at_once(
         bob.subscribe()
         bob.follow_share("ends", "data")
         assert one.end() == 0
-        down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
+        down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate) and event.down)
         assert down.down == [alice.key]
         assert bob.request(tracker.Hello()).trackers == [two.at.endpoint, third.at.endpoint]
 

@@ -16,7 +16,7 @@ PIECE = limits.PIECE_LENGTH_DEFAULT
 
 def versions(person: Person, group: str) -> list[tuple[str, int, bool, list[str]]]:
     rows = person.json("list-files", group, "--versions")
-    return [(row["name"], row["version"], row["current"], row["shared_by"]) for row in rows]
+    return [(row["name"], row["version"], row["current"], sorted(row["shared_by"])) for row in rows]
 
 
 def test_a_changed_file_gets_the_next_version(
