@@ -73,7 +73,7 @@ class ActiveTransfers:
             on_paused=partial(self._on_disk_pause, job),
             rng=random.Random(self._rng.getrandbits(64)),
             local=local.held,
-            looked_for=local.looked_for,
+            planned_reuse=local.planned_reuse,
         )
         job.state = Fetching(transfer)
         self._jobs[job.key] = job

@@ -157,7 +157,7 @@ class DownloadLifecycle:
         local = await take_local(self._services, job, decoded, part)
         with self.transfers.open(job, decoded, local) as transfer:
             transfer.sources(sources or [])
-            if sources is None or local.is_copied or local.looked_for is not None:
+            if sources is None or local.is_copied or local.planned_reuse is not None:
                 self.transfers.learn_sources_soon(job)  # some may have come since
             place = None
             while place is None:

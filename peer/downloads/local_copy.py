@@ -18,7 +18,7 @@ from common.errors import IntegrityError, StorageError
 from common.manifest import Manifest
 from peer.downloads.checkpoints import CHECKPOINT_BYTES
 from peer.downloads.job import DownloadJob, DownloadServices
-from peer.downloads.reuse import LookedFor, local_trees, plan_reuse
+from peer.downloads.reuse import PlannedReuse, local_trees, plan_reuse
 from peer.files.errors import ContentChanged
 from peer.files.local_trees import LocalTree
 from peer.files.partial_content import PartialContent
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 class LocalPieces(NamedTuple):
     """Pieces of one download that this device has.
 
-    ``is_copied``: a whole copy gave them, as far as it could. ``looked_for``: others that local
+    ``is_copied``: a whole copy gave them, as far as it could. ``planned_reuse``: others that local
     files may hold; None if there are no such files.
     """
 
     held: tuple[int, ...] = ()
     is_copied: bool = False
-    looked_for: LookedFor | None = None
+    planned_reuse: PlannedReuse | None = None
 
 
 async def take_local(
@@ -50,11 +50,11 @@ async def take_local(
     if part.is_complete:
         return LocalPieces()
     trees = local_trees(job.record, decoded.size, services.shares.open_in(job.group))
-    looked_for = await _plan_reuse(decoded, trees, job.record.name) if trees else None
-    if looked_for is None:
+    planned_reuse = await _plan_reuse(decoded, trees, job.record.name) if trees else None
+    if planned_reuse is None:
         return LocalPieces()
     # Before a restart such pieces were taken from there as well.
-    return LocalPieces(tuple(filter(part.has, looked_for.pieces)), looked_for=looked_for)
+    return LocalPieces(tuple(filter(part.has, planned_reuse.pieces)), planned_reuse=planned_reuse)
 
 
 async def _copy(
@@ -79,7 +79,7 @@ async def _copy(
         ended.set()
 
 
-async def _plan_reuse(decoded: Manifest, trees: list[LocalTree], name: str) -> LookedFor | None:
+async def _plan_reuse(decoded: Manifest, trees: list[LocalTree], name: str) -> PlannedReuse | None:
     ended = threading.Event()
     looking = partial(plan_reuse, decoded, trees, name, ended.is_set)
     try:

@@ -40,7 +40,7 @@ SHARES_MAX = 64  # other shares of the group whose pieces are compared by digest
 OTHERS_FROM_BYTES = 4 * MIB  # smaller contents are compared with earlier versions alone
 
 
-class LookedFor(NamedTuple):
+class PlannedReuse(NamedTuple):
     """Pieces to look for on this device, and where."""
 
     plan: ReusePlan
@@ -95,10 +95,10 @@ def local_trees(
 
 def plan_reuse(
     manifest: Manifest, trees: Sequence[LocalTree], name: str, cancelled: Callable[[], bool]
-) -> LookedFor:
+) -> PlannedReuse:
     """The pieces that ``trees`` may hold. Blocks; raises `Cancelled`."""
     plan = find(manifest, trees, name, cancelled)
-    return LookedFor(plan, plan.pieces())
+    return PlannedReuse(plan, plan.pieces())
 
 
 class ReuseCallbacks(Protocol):

@@ -25,7 +25,7 @@ from peer.downloads.listed_sources import ListedSource, ListedSources
 from peer.downloads.pause import UserPause
 from peer.downloads.piece_writer import PieceWriter
 from peer.downloads.received import ReceivedPieces
-from peer.downloads.reuse import LookedFor, ReuseRun
+from peer.downloads.reuse import PlannedReuse, ReuseRun
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
 from peer.files.errors import DigestMismatch
@@ -57,7 +57,7 @@ _TRANSIENT = {
 class Transfer(ChannelHandler):
     """A download that fetches, writes and serves at the same time.
 
-    ``local`` are pieces that no source gave, and ``looked_for`` those that other local files may
+    ``local`` are pieces that no source gave, and ``planned_reuse`` those that other local files may
     give. ``on_paused`` is called with the reason when the disk takes nothing for now, and with None
     when it takes data again.
     """
@@ -80,7 +80,7 @@ class Transfer(ChannelHandler):
         on_paused: Callable[[str | None], None],
         rng: random.Random,
         local: Collection[int] = (),
-        looked_for: LookedFor | None = None,
+        planned_reuse: PlannedReuse | None = None,
     ) -> None:
         self.group = group
         self.content = content
@@ -98,7 +98,7 @@ class Transfer(ChannelHandler):
             limit=limit,
             alike=part.alike,
             wanted=part.wanted,
-            looked_for=() if looked_for is None else looked_for.pieces,
+            planned_reuse=() if planned_reuse is None else planned_reuse.pieces,
         )
         self._wakeup = WakeupTimer(self._on_tick)
         self._received = ReceivedPieces(manifest.piece_length, group, counts)
@@ -107,9 +107,9 @@ class Transfer(ChannelHandler):
         self._writer = PieceWriter(part, workers, self, counts)
         self._writer.count_local(local)
         self._reuse: ReuseRun | None = None
-        if looked_for is not None:
-            wanted = self._core.looked_for()
-            self._reuse = ReuseRun(part, looked_for.plan, wanted, pause, self)
+        if planned_reuse is not None:
+            wanted = self._core.planned_reuse()
+            self._reuse = ReuseRun(part, planned_reuse.plan, wanted, pause, self)
         self._closed = False
         self._ended = asyncio.Event()  # every piece is held, or it failed
         self._failure: StorageError | None = None

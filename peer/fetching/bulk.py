@@ -32,7 +32,7 @@ _heads: Decoder[peer.Pieces] = Decoder(peer.Pieces)
 
 ENDED_S = 1.0  # from the end of the connection to the report: the source itself may have ended
 SILENT_S = 10.0  # without a message, the connection counts as silent
-GIVE_UP_S = 5.0  # for a port that cannot be reached: pieces use the encrypted connection
+REACH_S = 5.0  # for a port that cannot be reached: pieces use the encrypted connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class BulkReceiver:
         self._listen(socket)
         self._loop = asyncio.get_running_loop()
         self._received_at = self._loop.time()
-        self._timer = self._loop.call_later(GIVE_UP_S, self._give_up)
+        self._timer = self._loop.call_later(REACH_S, self._time_out)
         self._endpoint = f"tcp://{source.host}:{source.offer.port}"
         try:
             socket.connect(self._endpoint)
@@ -112,9 +112,9 @@ class BulkReceiver:
                 on_lost = self._source.on_lost
                 self._timer = self._loop.call_later(ENDED_S, on_lost, "it ended")
             case _:
-                pass  # pieces use the encrypted connection, and `_give_up` comes soon
+                pass  # pieces use the encrypted connection, and `_time_out` comes soon
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         self._config.counts["bulk unreachable"] += 1
         log.info("bulk port %s unreachable: pieces use the encrypted connection", self._endpoint)
         self.close()

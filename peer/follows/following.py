@@ -33,7 +33,7 @@ from peer.follows import plan
 from peer.follows.held import downloads_in, held_shares
 from peer.follows.kept_versions import KeptVersions
 from peer.follows.placed import location_at
-from peer.follows.plan import Cancel, Facts, Fetch, Hindrance, Listed, Plan, Settle, Settled
+from peer.follows.plan import Cancel, Fetch, Hindrance, Listed, Plan, PlanInput, Settle, Settled
 from peer.follows.records import FollowRecord, FollowRecords, MarkRecord
 from peer.records import Manifests
 from peer.shares.manager import Shares
@@ -245,7 +245,7 @@ class Following:
     async def _downloads(self) -> list[plan.Fetched]:
         return await downloads_in(self.record, self._services.downloads, self._services.workers)
 
-    async def _facts(self) -> Facts:
+    async def _facts(self) -> PlanInput:
         services, record = self._services, self.record
         downloads = await self._downloads()
         marked = services.records.marks.get(record.key, {})
@@ -253,7 +253,7 @@ class Following:
         held = await held_shares(services.shares, record, marks, self._folders(), services.workers)
         now = monotonic()
         self._tidy(downloads, now)
-        return Facts(
+        return PlanInput(
             folder=record.text,
             globs=record.globs,
             listed=self.listed,

@@ -93,7 +93,7 @@ class Hindrance:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class PlanInput:
     """All that a plan depends on. Mappings are by folded name, ``held`` also by content.
 
     ``busy``: contents that this device fetches now, in any group, and where to. ``away``: why the
@@ -186,7 +186,7 @@ def left_out(name: str) -> str | None:
     return None
 
 
-def plan(facts: Facts) -> Plan:
+def plan(facts: PlanInput) -> Plan:
     """Decide what to do. Settled and unchanged facts need no deed."""
     planner = _Planner(facts)
     for key in sorted(facts.listed):
@@ -198,7 +198,7 @@ def plan(facts: Facts) -> Plan:
 
 
 class _Planner:
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: PlanInput) -> None:
         self.deeds: list[Deed] = []
         self.standings: list[Standing] = []
         self._facts = facts

@@ -86,7 +86,7 @@ def test_a_turn_waits_for_the_turn_of_another_tracker_and_sees_its_commit(pair: 
         started.set()
         turn = there.turn(0)
         seen.append([news.position for news in turn.news])
-        turn.give_up()
+        turn.release()
 
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -110,7 +110,7 @@ def _waiting_for_the_lock(store: PostgresStore) -> bool:
 
 def test_a_batch_that_is_given_up_or_fails_leaves_no_number_out(pair: Pair) -> None:
     here, there = pair
-    here.turn(0).give_up()
+    here.turn(0).release()
     here.turn(0).commit([account("alice")], [])
     with pytest.raises(StorageError, match="duplicate"):
         there.turn(1).commit([account("bob"), account("alice")], [])
@@ -164,7 +164,7 @@ def test_a_turn_and_its_commit_take_two_round_trips(pair: Pair) -> None:
         alice.offers("lab", f"a{number}", content)
     eater = CommitEater(shared_server())
     here = PostgresStore(eater.url(there.url))
-    here.turn(1).give_up()  # which connects
+    here.turn(1).release()  # which connects
     before = eater.round_trips
     turn = here.turn(1)
     assert eater.round_trips - before == 1

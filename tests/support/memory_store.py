@@ -144,5 +144,5 @@ class MemoryTurn:
             raise InDoubt("the connection ended during a commit", position, b"b" * 16)
         return position
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         pass

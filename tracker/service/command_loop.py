@@ -265,7 +265,7 @@ class CommandLoop:
         self._mirror.receive(turn.news)
         self._mirror.catch_up()
         if self._mirror.stale is not None:
-            self._writer.give_up(turn)
+            self._writer.release(turn)
             return
         batch.begin()
         now, state, refusal = self._now(), self.context.state, INTERNAL
@@ -276,7 +276,7 @@ class CommandLoop:
                 if batch.changes or (self._store.shared and batch.nudged):
                     await self._commit(turn, batch)
                 else:
-                    self._writer.give_up(turn)
+                    self._writer.release(turn)
                 state.keep()
                 self._mirror.publish_applied()
                 self._deliver(batch.take_decided(), now)
@@ -291,7 +291,7 @@ class CommandLoop:
                 refusal = read_only(error)
             except Exception:
                 log.exception("a batch of commands failed")
-                self._writer.give_up(turn)
+                self._writer.release(turn)
             state.take_back()
         self._mirror.publish_applied()
         self._refuse(batch, len(batch.decisions), refusal)

@@ -9,11 +9,11 @@ from common.units import rfc3339
 from tracker.core.presence import rates_of
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.meter import DURATIONS_S, OUTCOMES, READ, WRITE
-from tracker.service.operator_socket import Facts
+from tracker.service.operator_socket import RunInfo
 from tracker.service.sockets import Server
 
 
-def load_of(server: Server, facts: Facts, metrics: TrackerMetrics) -> LoadIs:
+def load_of(server: Server, facts: RunInfo, metrics: TrackerMetrics) -> LoadIs:
     """Return the counts of a tracker that serves, as they are now."""
     loop = server.command_loop
     assert loop is not None

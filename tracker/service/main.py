@@ -30,7 +30,7 @@ from tracker.service.addresses import Addresses, run_options
 from tracker.service.cluster_member import Cluster
 from tracker.service.history import History
 from tracker.service.load import load_of
-from tracker.service.operator_socket import Facts, OperatorSocket, Views
+from tracker.service.operator_socket import OperatorSocket, RunInfo, Views
 from tracker.service.recent_log import RecentLog
 from tracker.service.sockets import Server
 from tracker.service.web_process import WebProcess, WebSettings
@@ -91,7 +91,7 @@ async def serve(
         ):
             (home.path / name).write_text(f"{text}\n", encoding="utf-8")
         assert server.command_loop is not None
-        facts = Facts(found.text, home.path, began_at)
+        facts = RunInfo(found.text, home.path, began_at)
         metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
         load = partial(load_of, server, facts, metrics)
         history = History()

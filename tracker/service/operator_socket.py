@@ -58,7 +58,7 @@ OTHER_RELEASE = messages.Failed(
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RunInfo:
     """Facts of `messages.StatusIs` beside the counts. ``began_at``: monotonic seconds."""
 
     link: str
@@ -83,7 +83,9 @@ class OperatorSocket:
     Thread safety: created and used in a running event loop. Raises `CannotListen`.
     """
 
-    def __init__(self, facts: Facts, loop: CommandLoop, views: Views, stop: asyncio.Event) -> None:
+    def __init__(
+        self, facts: RunInfo, loop: CommandLoop, views: Views, stop: asyncio.Event
+    ) -> None:
         self._facts = facts
         self._loop = loop
         self._views = views

@@ -138,7 +138,7 @@ class Writer:
         try:
             while not future.done():
                 if monotonic() - began >= PATIENCE_S:
-                    future.add_done_callback(_give_up)
+                    future.add_done_callback(_release)
                     self._store.interrupt()
                     raise StorageError("the database does not answer")
                 await meanwhile()
@@ -151,10 +151,10 @@ class Writer:
         finally:
             timer.cancel()
 
-    def give_up(self, turn: Turn) -> None:
+    def release(self, turn: Turn) -> None:
         """End a turn without a commit; the next one waits for that."""
         if self._store.shared:
-            self._thread.submit(turn.give_up)
+            self._thread.submit(turn.release)
 
     # -- commits ------------------------------------------------------------------------------
 
@@ -263,6 +263,6 @@ class Writer:
         self._thread.shutdown(wait=True)
 
 
-def _give_up(future: asyncio.Future[Turn]) -> None:
+def _release(future: asyncio.Future[Turn]) -> None:
     if not future.cancelled() and future.exception() is None:
-        future.result().give_up()
+        future.result().release()

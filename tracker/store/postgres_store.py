@@ -352,7 +352,7 @@ class PostgresTurn:
                 rows = PostgresGathered(self._db)
                 gather(changes, rows)
         except BaseException:
-            self.give_up()
+            self.release()
             raise
         warnings: list[str] = []
         handler = _warned(warnings)
@@ -365,7 +365,7 @@ class PostgresTurn:
         except BaseException as error:
             if pg.in_transaction(driver):
                 driver.remove_notice_handler(handler)
-                self.give_up()
+                self.release()
                 raise
             self._store._drop_writer()
             text = f"the connection ended during a commit: {text_of(error)}"
@@ -376,7 +376,7 @@ class PostgresTurn:
         self._store.tidy()
         return position
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Roll back."""
         try:
             self._transaction.rollback()

@@ -128,7 +128,7 @@ class SqliteTurn:
             rows.flush()
         return 0
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Do nothing: the transaction begins with the commit."""
 
 

@@ -62,7 +62,7 @@ class InDoubt(StorageError):
 
 
 class Turn(Protocol):
-    """Right to write next. It ends with `commit` or `give_up`, also when these raise.
+    """Right to write next. It ends with `commit` or `release`, also when these raise.
 
     ``news``: commits after the caller's position, in order.
     """
@@ -76,7 +76,7 @@ class Turn(Protocol):
         """
         ...
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Write nothing. Raises nothing."""
         ...
 

@@ -75,7 +75,7 @@ class LocalPieces:
         alike: Alike,
         bytes_max: int,
         pause_s: float,
-        looked_for: Iterable[int] = (),
+        planned_reuse: Iterable[int] = (),
     ) -> None:
         self._pieces = pieces
         self._picker = picker
@@ -88,7 +88,7 @@ class LocalPieces:
         self._group_of = {index: group for group in self._groups for index in group.pieces}
         self._ready: deque[int] = deque()
         self._waits = bytearray(pieces.layout.count)  # by piece: 1 for those in `_ready`
-        self.looked_for: set[int] = set()
+        self.planned_reuse: set[int] = set()
         """Pieces that the driver looks for in local files; of a group at most its first one."""
         self._making: dict[int, None] = {}
         self._making_bytes = 0
@@ -108,10 +108,10 @@ class LocalPieces:
             else:
                 for index in group.pieces[1:]:
                     pieces.mark_local(index)
-        for index in looked_for:
+        for index in planned_reuse:
             if pieces.states[index] == _MISSING:
                 pieces.mark_local(index)
-                self.looked_for.add(index)
+                self.planned_reuse.add(index)
 
     def held(self, index: int) -> None:
         """Copy the pieces that equal a newly held one."""
@@ -135,8 +135,8 @@ class LocalPieces:
 
     def made(self, index: int) -> bool:
         """Record that a made or found piece is held. Return False if it was neither."""
-        if index in self.looked_for:
-            self.looked_for.discard(index)
+        if index in self.planned_reuse:
+            self.planned_reuse.discard(index)
         elif not self._end(index):
             return False
         self._pieces.made(index)
@@ -154,9 +154,9 @@ class LocalPieces:
 
     def not_found(self, index: int) -> bool:
         """Fetch a piece that no local file gave. Return False if it was not looked for."""
-        if index not in self.looked_for:
+        if index not in self.planned_reuse:
             return False
-        self.looked_for.discard(index)
+        self.planned_reuse.discard(index)
         if self._like(index) is None:
             self._recall(index)
         else:
@@ -229,7 +229,7 @@ class LocalPieces:
         states, offers = self._pieces.states, self._picker.offers
         for index in part:
             if states[index] == _LOCAL:
-                at_hand = self._waits[index] or index in self._making or index in self.looked_for
+                at_hand = self._waits[index] or index in self._making or index in self.planned_reuse
                 if offers(index) and not at_hand:
                     self._recall(index)
                     self._pieces.mark_local(fetched)
@@ -268,7 +268,7 @@ class LocalPieces:
                 self._set_ready(other)
 
     def _set_ready(self, index: int) -> None:
-        if index in self.looked_for:
+        if index in self.planned_reuse:
             return
         if self._pieces.states[index] == _MISSING:
             self._pieces.mark_local(index)
@@ -278,7 +278,7 @@ class LocalPieces:
 
     def _wait_or_fetch(self, index: int) -> None:
         group = self._group_of[index]
-        if self._fetched_in(group) is None and group.pieces[0] not in self.looked_for:
+        if self._fetched_in(group) is None and group.pieces[0] not in self.planned_reuse:
             self._recall(index)
             group.fetched = index
 
@@ -300,8 +300,8 @@ class LocalPieces:
         assert len(known) == len(self._ready) == sum(self._waits)
         assert all(self._waits[index] for index in known)
         assert not known & self._making.keys()
-        assert not self.looked_for & (known | self._making.keys())
-        known |= self._making.keys() | self.looked_for
+        assert not self.planned_reuse & (known | self._making.keys())
+        known |= self._making.keys() | self.planned_reuse
         assert known <= local
         assert {index for index in local if self._zeros[index]} <= known
         size_of = self._pieces.layout.size_of

@@ -93,7 +93,7 @@ _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 
 class Download:
     """The machine. `have` are the pieces held already; it is copied. The driver looks for those of
-    `looked_for` in local files, and reports each. `wanted`: a selection of pieces, or None."""
+    `planned_reuse` in local files, and reports each. `wanted`: a selection of pieces, or None."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Download:
         settings: DownloadSettings | None = None,
         limit: RateLimit | None = None,
         alike: Alike | None = None,
-        looked_for: Iterable[int] = (),
+        planned_reuse: Iterable[int] = (),
         wanted: Iterable[int] | None = None,
     ) -> None:
         self.settings = settings = DownloadSettings() if settings is None else settings
@@ -138,7 +138,7 @@ class Download:
             Alike() if alike is None else alike,
             settings.make_bytes,
             settings.storage_pause_s,
-            looked_for,
+            planned_reuse,
         )
         self._verifying: dict[int, SourceId] = {}
         """Source of each piece in state VERIFYING."""
@@ -353,8 +353,8 @@ class Download:
         self._picker.requeue((event.index,))
         self._requests.suspended_until = now + self.settings.storage_pause_s
 
-    def looked_for(self) -> list[int]:
-        return sorted(self._local.looked_for)
+    def planned_reuse(self) -> list[int]:
+        return sorted(self._local.planned_reuse)
 
     # -- for display and tests --------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ from common.names import fold_name
 from peer.follows.plan import (
     FETCHES_MAX,
     Cancel,
-    Facts,
     Fetch,
     Fetched,
     Held,
     Hindrance,
     Listed,
     Mark,
+    PlanInput,
     Settle,
     Settled,
     State,
@@ -33,10 +33,10 @@ def share(name: str = "a", version: int = 1, content: bytes = b"1") -> Listed:
     return Listed(name, version, content, 3)
 
 
-def facts(*listed: Listed, **rest: Any) -> Facts:
+def facts(*listed: Listed, **rest: Any) -> PlanInput:
     by_name = {fold_name(each.name): each for each in listed}
     known: dict[str, Any] = {"globs": (), "marks": {}, "downloads": (), "held": {}}
-    return Facts(folder=FOLDER, listed=by_name, **{**known, **rest})
+    return PlanInput(folder=FOLDER, listed=by_name, **{**known, **rest})
 
 
 def fetched(of: Listed, path: str = "", *, own: bool = True, state: str = "D") -> Fetched:
@@ -48,7 +48,7 @@ def mark(of: Listed, how: Settled = Settled.PLACED) -> dict[str, Mark]:
     return {fold_name(of.name): Mark(of.version, of.content, how)}
 
 
-def states(given: Facts) -> dict[str, State]:
+def states(given: PlanInput) -> dict[str, State]:
     return {each.share.name: each.state for each in plan(given).standings}
 
 
@@ -205,9 +205,9 @@ class World:
         self.away: str | None = None
         self.keys = 0
 
-    def facts(self) -> Facts:
+    def facts(self) -> PlanInput:
         running = [each for each in self.downloads.values() if each.state == "D"]
-        return Facts(
+        return PlanInput(
             folder=FOLDER,
             globs=self.globs,
             listed=self.listed,

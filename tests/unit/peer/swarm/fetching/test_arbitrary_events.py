@@ -47,10 +47,10 @@ class Fetching(RuleBasedStateMachine):
             settings=DownloadSettings(known_max=4, used_max=3, buffer_bytes=60),
             limit=RateLimit(Rates(everything=500.0, each_user=300.0)),
             alike=self.ALIKE,
-            looked_for=self.LOOKED_FOR,
+            planned_reuse=self.LOOKED_FOR,
             wanted=self.WANTED,
         )
-        self.looking = self.download.looked_for()
+        self.looking = self.download.planned_reuse()
         self.making: dict[int, None] = {}
         self.requested: dict[DeviceKey, dict[int, None]] = {}
         """Requests to each open source that are neither answered nor cancelled."""

@@ -46,7 +46,7 @@ class DownloadRig:
         count: int,
         alike: Alike,
         have: Bitfield | None = None,
-        looked_for: Iterable[int] = (),
+        planned_reuse: Iterable[int] = (),
         **settings: int,
     ):
         self.now = 0.0
@@ -56,7 +56,7 @@ class DownloadRig:
             Random(1),
             have=have,
             alike=alike,
-            looked_for=looked_for,
+            planned_reuse=planned_reuse,
             settings=DownloadSettings(**settings),  # type: ignore[arg-type]
         )
 
@@ -254,7 +254,7 @@ def test_an_unrequested_make_is_refused() -> None:
 
 
 def test_a_piece_is_looked_for_on_this_device_before_it_is_requested() -> None:
-    rig = DownloadRig(4, Alike(), looked_for=(0, 1, 2))
+    rig = DownloadRig(4, Alike(), planned_reuse=(0, 1, 2))
     rig.open(A)
     assert rig.asked == [3]
     rig.handle(PieceMade(1))
@@ -266,13 +266,13 @@ def test_a_piece_is_looked_for_on_this_device_before_it_is_requested() -> None:
 
 
 def test_copies_of_a_looked_for_piece_wait_for_it() -> None:
-    rig = DownloadRig(5, Alike(zeros=(4,), groups=((0, 1, 2),)), looked_for=range(5))
-    assert rig.download.looked_for() == [0, 3]
+    rig = DownloadRig(5, Alike(zeros=(4,), groups=((0, 1, 2),)), planned_reuse=range(5))
+    assert rig.download.planned_reuse() == [0, 3]
     assert rig.makes(PieceMade(0)) == [Make(4, None), Make(1, 0), Make(2, 0)]
 
 
 def test_of_equal_pieces_that_no_local_file_gave_one_is_fetched() -> None:
-    rig = DownloadRig(3, Alike(groups=((0, 1, 2),)), looked_for=(0,))
+    rig = DownloadRig(3, Alike(groups=((0, 1, 2),)), planned_reuse=(0,))
     rig.open(A)
     assert rig.asked == []
     rig.handle(PieceNotFound(0))
@@ -281,9 +281,9 @@ def test_of_equal_pieces_that_no_local_file_gave_one_is_fetched() -> None:
 
 
 def test_a_held_piece_is_not_looked_for() -> None:
-    rig = DownloadRig(3, Alike(), have=Bitfield(3, [1]), looked_for=range(3))
-    assert rig.download.looked_for() == [0, 2]
+    rig = DownloadRig(3, Alike(), have=Bitfield(3, [1]), planned_reuse=range(3))
+    assert rig.download.planned_reuse() == [0, 2]
     with pytest.raises(LocalProtocolError):
         rig.handle(PieceMade(1))
     rig.handle(PieceNotFound(1))
-    assert rig.download.looked_for() == [0, 2]
+    assert rig.download.planned_reuse() == [0, 2]
