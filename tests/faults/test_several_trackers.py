@@ -290,7 +290,10 @@ def test_a_tracker_that_ends_takes_its_devices_along_at_once(
         assert one.end() == 0
         down = bob.next_event(lambda event: isinstance(event, events.PeerUpdate) and event.down)
         assert down.down == [alice.key]
-        assert bob.request(tracker.Hello()).trackers == [two.at.endpoint, third.at.endpoint]
+        # Killed trackers of earlier tests may still be in the list.
+        known = bob.request(tracker.Hello()).trackers
+        assert {two.at.endpoint, third.at.endpoint} <= set(known)
+        assert one.at.endpoint not in known
 
 
 def test_budgets_of_a_user_count_at_all_trackers(cluster: TrackerCluster, devices: Devices) -> None:

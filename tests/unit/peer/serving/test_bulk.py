@@ -166,7 +166,7 @@ async def test_a_processor_without_aes_uses_the_encrypted_connection(
 async def test_an_unreachable_bulk_port_is_no_loss(
     harness: ServingHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching_bulk, "GIVE_UP_S", 0.2)
+    monkeypatch.setattr(fetching_bulk, "REACH_S", 0.2)
     with zmq.Context() as elsewhere, elsewhere.socket(zmq.ROUTER) as deaf:
         # Another process answers there, as behind a router that forwards one port only.
         harness.piece_server._socket.bulk.port = deaf.bind_to_random_port("tcp://127.0.0.1")
