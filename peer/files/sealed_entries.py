@@ -1,6 +1,7 @@
-"""Files of a part that are as their entry says: kind, size, permissions, and time.
+"""Checks of the files of a part against their entries: kind, size, permissions, and time.
 
-Not here: making them so (see peer.files.partfolder).
+Owns: also the time of a file that is not open. Not here: the other repairs (see
+peer.files.partfolder).
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ ACTIVATION = [
     "shares.reconcile",
     "follows.activate",
 ]
+DEACTIVATION = ["follows.deactivate", "shares.deactivate", "downloads.deactivate", "tickets.clear"]
 
 
 async def test_a_login_brings_everything_back_in_order() -> None:
@@ -106,12 +107,7 @@ async def test_a_link_without_a_user_ends_everything() -> None:
     stage = Stage(None)
     stage.session.link_up()
     log = await stage.ends("tickets.clear")
-    assert log == [
-        "follows.deactivate",
-        "shares.deactivate",
-        "downloads.deactivate",
-        "tickets.clear",
-    ]
+    assert log == DEACTIVATION
 
 
 async def test_a_refusal_for_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +136,7 @@ async def test_a_logout_during_the_return_wins() -> None:
     stage.session.link_up()
     await stage.session.end()
     await stage.session.wait_ready(10.0)
-    assert stage.log[-4:] == [
-        "follows.deactivate",
-        "shares.deactivate",
-        "downloads.deactivate",
-        "tickets.clear",
-    ]
+    assert stage.log[-4:] == DEACTIVATION
     assert "shares.activate" not in stage.log[-3:]
 
 
@@ -216,12 +207,7 @@ async def test_a_logout_from_elsewhere_ends_everything() -> None:
     stage.replica.user = None
     assert stage.session.logout_notice == "alice was logged out of this device, from elsewhere"
     log = await stage.ends("tickets.clear")
-    assert log == [
-        "follows.deactivate",
-        "shares.deactivate",
-        "downloads.deactivate",
-        "tickets.clear",
-    ]
+    assert log == DEACTIVATION
 
 
 async def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:

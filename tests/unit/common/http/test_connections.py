@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from common import limits
 from common.http.binding import LOOPBACK, bind_loopback
 from common.http.listener import Listener
+from tests.support.peer_fakes import until
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 GET = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -48,11 +49,6 @@ async def _connect(port: int, sent: bytes = b"") -> Connection:
                 await asyncio.sleep(0.01)
     writer.write(sent)
     return reader, writer
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 async def _status(connection: Connection) -> bytes:
@@ -110,8 +106,8 @@ def test_h142_a_reader_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPa
             reader, writer = await _connect(port, GET % b"large")
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             async with asyncio.timeout(20):
-                await _until(lambda: any(one.cycle is not None for one in open_ones))
-                await _until(lambda: not open_ones)
+                await until(lambda: any(one.cycle is not None for one in open_ones))
+                await until(lambda: not open_ones)
             writer.transport.resume_reading()  # type: ignore[attr-defined]
             taken = 0
             async with asyncio.timeout(20):
