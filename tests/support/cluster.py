@@ -103,6 +103,7 @@ class ClusterWriter(threading.Thread):
     """Offers one name after the other at a tracker, and goes to the next one if it is lost.
 
     ``done``: names that were acknowledged. A command without an answer is sent again under its id.
+    Use it in a ``with`` statement: it would write on after a test that failed.
     """
 
     def __init__(
@@ -119,12 +120,29 @@ class ClusterWriter(threading.Thread):
         self.error: BaseException | None = None
         self.over = threading.Event()
 
+    def __enter__(self) -> ClusterWriter:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join(2 * PATIENCE_S)
+
     def run(self) -> None:
         try:
             while not self.over.is_set():
-                self._offer(f"w{self.pair.public[0]:02x}-{len(self.done)}")
+                self._offer(self._next_name())
         except BaseException as error:
             self.error = error
+
+    def _next_name(self) -> str:
+        return f"{self.pair.public.hex()[:16]}-{len(self.done)}"
+
+    def has_done(self, count: int) -> bool:
+        """Whether so many names were acknowledged. Raise what ended the writer."""
+        if self.error is not None:
+            raise self.error
+        return len(self.done) >= count
 
     def _offer(self, name: str) -> None:
         request_id = len(self.done).to_bytes(8, "big")
@@ -138,7 +156,7 @@ class ClusterWriter(threading.Thread):
                     reply = device.receive(request_id, ANSWER_S)
                     if not isinstance(reply, Refusal):
                         self.done.append(name)
-                        name = f"w{self.pair.public[0]:02x}-{len(self.done)}"
+                        name = self._next_name()
                         request_id = len(self.done).to_bytes(8, "big")
                         command = tracker.Offer(self.group, name, self.content)
                     elif reply.code in (Code.READ_ONLY, Code.BUSY):
