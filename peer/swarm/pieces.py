@@ -41,6 +41,15 @@ class PieceLayout:
         """Return the bytes of one piece. `index` must be in range."""
         return min(self.piece_length, self.size - index * self.piece_length)
 
+    def run_of(self, index: int, run_bytes: int) -> range:
+        """Return the run of a piece: with it, all adjacent ones of a part of `run_bytes`.
+
+        Contents are divided into runs from their start, so that all peers divide them equally.
+        """
+        pieces = max(1, run_bytes // self.piece_length)
+        begin = index - index % pieces
+        return range(begin, min(begin + pieces, self.count))
+
 
 class Bitfield:
     """Set of pieces out of 0 … length-1.

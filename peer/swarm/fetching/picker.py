@@ -173,6 +173,16 @@ class Picker(Generic[Key]):
             return index
         return None
 
+    def pick_with(self, key: Key, run: range) -> list[int]:
+        """Return all missing pieces of a run that the source offers, after one of them was picked.
+
+        None for a reader, who wants the picked one first.
+        """
+        if self.heads or self._order in (Order.READ, Order.RANDOM):
+            return []
+        have, states = self._offers[key].have, self._states
+        return [i for i in run if states[i] == _MISSING and (have is None or i in have)]
+
     def unpick(self, key: Key, index: int) -> None:
         """Put a piece back that was just picked for the source and is not requested from it."""
         heappush(self._offers[key].heap, self._preference(index))

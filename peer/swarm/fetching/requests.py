@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from common.limits import RUN_BYTES
 from peer.swarm.fetching.effects import EffectBuffer
 from peer.swarm.fetching.events import SourceId
 from peer.swarm.fetching.inflight import InflightRequests, expected_wait_s
@@ -21,7 +22,7 @@ from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.fetching.sources import LatencyStats, Phase, Source, SourceTable
 from peer.swarm.pieces import Pieces, PieceState
 from peer.swarm.rate_limit import RateLimit
-from peer.swarm.rates import RateMeter
+from peer.swarm.rates import RateMeter, Throughput
 
 _SHARES = 16
 """A source waits until at most this part of the buffers is free."""
@@ -60,6 +61,8 @@ class RequestScheduler:
         """Sources with headroom in their window that the buffers or the rate limit hold up."""
         self.meter = RateMeter()
         """Verified bytes, for display."""
+        self._throughput = Throughput()
+        """Of all sources together."""
         self._rate_sum = 0.0
         self._open_count = 1
 
@@ -74,6 +77,7 @@ class RequestScheduler:
             self.inflight.remove(source, index)
         source.promised.pop(index, None)
         source.window.add(size, now)
+        self._throughput.add(size, now)
         latency_s = None if requested_at is None else now - requested_at
         self.latency.add(now - source.last_progress_at, latency_s)
         source.last_progress_at = source.silent_since = now
@@ -161,6 +165,16 @@ class RequestScheduler:
                 return
             self._request(source, index, now)
             headroom -= piece_length
+            for more in self._rest_of_run(source, index):
+                if headroom >= piece_length and self._allowed(source, now):
+                    self._request(source, more, now)
+                    headroom -= piece_length
+
+    def _rest_of_run(self, source: Source, index: int) -> list[int]:
+        """Return the pieces to be requested with one, if pieces arrive fast: those of its run."""
+        if self._throughput.rate < self._settings.fast_rate:
+            return []
+        return self._picker.pick_with(source.id, self._layout.run_of(index, RUN_BYTES))
 
     def request_more_from_all(self, now: float) -> None:
         """Call `request_more` for every open source."""
@@ -185,6 +199,8 @@ class RequestScheduler:
         if not source.in_flight:
             source.meter.start(now)
             self.meter.start(now)
+        if not len(self.inflight):
+            self._throughput.start(now)
         self.inflight.add(source, index, now)
         if not self._limit.unlimited:
             self._limit.take(source.user, self._layout.size_of(index), now)
@@ -201,7 +217,8 @@ class RequestScheduler:
         headroom = source.window.limit(self._buffer_share(source)) - source.in_flight_bytes
         if not source.in_flight:
             return headroom
-        worth = source.window.quantum()
+        fast = self._throughput.rate >= self._settings.fast_rate
+        worth = source.window.quantum(RUN_BYTES if fast else 0)
         if headroom < worth:
             return 0
         # Buffers are freed piece by piece. A fast source waits until several are free: its pieces

@@ -15,6 +15,9 @@ class DownloadSettings:
     order: Order = Order.RAREST
     buffer_bytes: int = BUFFER_BYTES
     """Bytes in flight or received and not yet verified, in all. One piece is always allowed."""
+    fast_rate: int = 32 * MIB
+    """Rate of all sources from which whole runs are requested: each decision and message is then
+    for several pieces. Why a bound: on slower links single pieces arrive sooner to be passed on."""
     horizon_s: float = 2.0
     """A window holds the bytes that its source gives in this time."""
     known_max: int = SOURCES_MAX

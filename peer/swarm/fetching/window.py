@@ -46,15 +46,15 @@ class Window(Throughput):
         wanted = min(self.grown, useful, share)
         return max(int(wanted), FLOOR_PIECES * self._piece)
 
-    def quantum(self) -> int:
+    def quantum(self, run_bytes: int) -> int:
         """Return the headroom that is worth a message: the bytes of 10 ms, within bounds.
 
         A fast source gets several pieces with one request, a slow one gets each at once. So does
         one that has given little yet: it may wait for the acknowledgement that comes with the
-        request, to learn how fast it is.
+        request, to learn how fast it is. `run_bytes`: those that are requested together.
         """
         worth = min(int(self.rate * 0.010), 4 * self._piece, self.grown // 16)
-        return max(worth, self._piece)
+        return max(worth, self._piece, min(run_bytes, self.grown // 2))
 
     def shrink(self) -> None:
         """Start again, after the source was busy, stalled or lost."""

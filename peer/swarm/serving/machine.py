@@ -24,7 +24,7 @@ Invariants, for any input from the requesters:
 
 - No event raises. A false acknowledgement gains nothing.
 - No piece is sent that is not held, not requested, or cancelled before its `Send`.
-- A user gets no piece of the next epoch while another user, which acknowledges in time and could
+- A user gets no run of the next epoch while another user, which acknowledges in time and could
   be served, is still in this one.
 - The unacknowledged bytes never exceed `unacked_max`, and no user can use them up for others.
 - Queues never exceed their bounds, in number and for each requester.
@@ -39,7 +39,6 @@ from collections import Counter
 from typing import assert_never
 
 from common.ids import ContentId, UserId
-from common.limits import RUN_BYTES
 from peer.swarm.pieces import Bitfield, PieceLayout
 from peer.swarm.rate_limit import RateLimit
 from peer.swarm.serving.events import (
@@ -146,8 +145,7 @@ class Serving:
     def run_bytes(self, requester_id: RequesterId) -> int:
         """Return the bytes of adjacent pieces that may go to a requester in one message."""
         requester = self._requesters.get(requester_id)
-        rate = 0.0 if requester is None else requester.throughput.rate
-        return min(RUN_BYTES, int(rate * self.settings.run_s))
+        return 0 if requester is None else self._uplink.run_bytes(requester)
 
     def frame_bytes(self, requester_id: RequesterId) -> int:
         """Return the bytes of a piece that should go to a requester in one frame.
@@ -327,6 +325,7 @@ class Serving:
     def _serve(self, now: float) -> None:
         """Send pieces until enough bytes are in flight."""
         passed_over: list[Requester] = []
+        unlimited = self._limit.unlimited
         while (found := self._schedule.take()) is not None:
             requester, request = found
             layout = request.content.layout
@@ -339,13 +338,15 @@ class Serving:
             if self._throttled(now):
                 passed_over.append(requester)
                 break
-            if not self._limit.unlimited:
+            if not unlimited:
                 ready_at = self._limit.user_ready_at(requester.user.id, now)
                 if ready_at > now:
                     self._schedule.defer(requester, ready_at)
                     continue
                 self._limit.take(requester.user.id, size, now)
-            self._send(requester, request, size, now)
+            together = self._uplink.run_of(requester, request) if unlimited else [request]
+            for each in together:
+                self._send(requester, each, layout.size_of(each.index), now)
             self._schedule.enqueue_requester(requester)
         for requester in passed_over:
             self._schedule.enqueue_requester(requester)

@@ -32,6 +32,11 @@ class ServingSettings:
     run_s: float = 0.02
     """Adjacent pieces go to a requester in one message if it takes them in this time. Why a bound:
     the requester cannot use the first before the last has arrived."""
+    fast_uplink: int = 16 * MIB
+    """Rate from which the pieces of a run that are requested together are sent together: to send
+    them takes each peer the same work, whatever their number."""
+    fast_run_s: float = 0.25
+    """Instead of `run_s`, on a fast uplink: a peer that serves many gives each of them little."""
     notify_s: float = 0.01
     """A requester is told that a piece is on its way if it takes this time or longer. Why a bound:
     on faster links the piece arrives before anything could be decided by the notice."""

@@ -22,6 +22,7 @@ from itertools import takewhile
 from math import inf
 
 from common.ids import ContentId, UserId
+from common.limits import RUN_BYTES
 from peer.swarm.rates import Throughput
 from peer.swarm.serving.events import RequesterId
 from peer.swarm.serving.pacing import Pacer
@@ -94,9 +95,7 @@ class Uplink:
 
     def may_send(self, user: User, size: int, piece_length: int, now: float) -> bool:
         """Return whether `size` more bytes may be sent to the user."""
-        # A user may hold at most half of the remaining unacknowledged budget, so the budget never
-        # runs out for others.
-        if user.unacked_bytes + size > self._settings.unacked_max - self.unacked_bytes:
+        if not self.fits(user, size):
             return False
         if not self.in_flight:
             return True
@@ -118,6 +117,13 @@ class Uplink:
         # is sent more, as if no other held more than an equal part.
         share = max(size, bound // (len(self._users) + (not user.in_flight)))
         return user.in_flight + size <= share and self._counted(share) + size <= bound
+
+    def fits(self, user: User, size: int) -> bool:
+        """Return whether the user may have `size` more bytes unacknowledged.
+
+        It may hold at most half of the remaining budget, so the budget never runs out for others.
+        """
+        return user.unacked_bytes + size <= self._settings.unacked_max - self.unacked_bytes
 
     def others_may_send(self, size: int, piece_length: int, now: float) -> bool:
         """Return whether `size` bytes may be sent to a user with nothing in flight."""
@@ -149,6 +155,34 @@ class Uplink:
     def takes_long(self, size: int) -> bool:
         """Return whether a requester should be told that the piece is on its way."""
         return self.pacer.takes_s(size) >= self._settings.notify_s
+
+    def run_bytes(self, requester: Requester) -> int:
+        """Return the bytes of adjacent pieces that may go to a requester in one message."""
+        rate = requester.throughput.rate
+        if self.rate < self._settings.fast_uplink:
+            return min(RUN_BYTES, int(rate * self._settings.run_s))
+        return min(RUN_BYTES, int((rate or self.rate) * self._settings.fast_run_s))
+
+    def run_of(self, requester: Requester, request: QueuedRequest) -> list[QueuedRequest]:
+        """Return the requests to be served with one that may be: on a fast uplink those of its run.
+
+        In order, and no more than the user may have unacknowledged.
+        """
+        together = [request]
+        if self.rate >= self._settings.fast_uplink:
+            content, waiting = request.content, requester.waiting
+            size_of = content.layout.size_of
+            size = size_of(request.index)
+            for index in content.layout.run_of(request.index, self.run_bytes(requester)):
+                other = waiting.get((content.id, index))
+                if other is None or other is request:
+                    continue
+                size += size_of(index)
+                if not self.fits(requester.user, 2 * size):
+                    break
+                together.append(other)
+            together.sort(key=lambda one: one.index)
+        return together
 
     def sent(self, requester: Requester, request: QueuedRequest, size: int, now: float) -> None:
         """Record a sent piece."""

@@ -18,6 +18,23 @@ def test_layout_cuts_the_last_piece_short(size: int, sizes: list[int]) -> None:
     assert [layout.size_of(i) for i in range(layout.count)] == sizes
 
 
+@pytest.mark.parametrize(
+    ("index", "run_bytes", "run"),
+    [
+        (5, 40, range(4, 8)),
+        (4, 49, range(4, 8)),
+        (9, 40, range(8, 10)),
+        (5, 0, range(5, 6)),
+        (5, 9, range(5, 6)),
+        (5, 999, range(10)),
+    ],
+)
+def test_layout_divides_a_content_into_runs_from_its_start(
+    index: int, run_bytes: int, run: range
+) -> None:
+    assert PieceLayout(95, 10).run_of(index, run_bytes) == run
+
+
 @pytest.mark.parametrize(("size", "length"), [(-1, 10), (1, 0), (1, -5)])
 def test_layout_refuses_nonsense(size: int, length: int) -> None:
     with pytest.raises(ValueError, match="no layout"):

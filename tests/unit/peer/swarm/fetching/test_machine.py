@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import LocalProtocolError
 from common.ids import DeviceKey, UserId
+from common.limits import MIB
 from peer.swarm.fetching.events import (
     Announce,
     CancelRequest,
@@ -28,6 +29,7 @@ from peer.swarm.fetching.events import (
     PiecesRefused,
     PieceUnwritten,
     PieceVerified,
+    ReadHead,
     Request,
     Resumed,
     SourceBusy,
@@ -55,12 +57,14 @@ USER = UserId("ann")
 class DownloadRig:
     """A download with a clock that the test moves."""
 
-    def __init__(self, count: int = 4, size: int | None = None, **settings: object) -> None:
+    def __init__(
+        self, count: int = 4, size: int | None = None, piece: int = 10, **settings: object
+    ) -> None:
         self.now = 0.0
         limit = settings.pop("limit", None)
         have = settings.pop("have", None)
         self.download = Download(
-            PieceLayout(count * 10 if size is None else size, 10),
+            PieceLayout(count * piece if size is None else size, piece),
             Random(1),
             have=have,  # type: ignore[arg-type]
             limit=limit,  # type: ignore[arg-type]
@@ -497,6 +501,42 @@ def test_fast_sources_get_requests_for_several_adjacent_pieces() -> None:
     for pieces in steady:
         assert len(pieces) >= 4
         assert pieces == tuple(range(pieces[0], pieces[0] + len(pieces)))
+
+
+@pytest.mark.parametrize(
+    ("rate", "order", "whole"),
+    [
+        (200 * MIB, Order.RAREST, True),
+        (20 * MIB, Order.RAREST, False),
+        (200 * MIB, Order.RANDOM, False),
+    ],
+)
+def test_whole_runs_are_requested_where_pieces_arrive_fast(
+    rate: int, order: Order, whole: bool
+) -> None:
+    piece = MIB // 2
+    rig = DownloadRig(count=256, piece=piece, order=order)
+    asked = deque(requested(rig.with_source(A), A))
+    rig.with_source(B, Bitfield(256))  # another leecher: ties are broken at random
+    found: list[int] = []
+    for received in range(96):
+        index = asked.popleft()
+        effects = rig.handle(PieceReceived(A, index, piece), after=piece / rate)
+        effects += rig.handle(PieceVerified(A, index))
+        asked += requested(effects, A)
+        found += [
+            len([i for i in e.pieces if i // 4 == first // 4])
+            for e in effects
+            if isinstance(e, Request) and received >= 48
+            for first in e.pieces
+        ]
+    assert set(found) == {4} if whole else 4 not in found
+
+
+def test_the_piece_that_a_reader_waits_for_comes_alone() -> None:
+    rig = DownloadRig(count=64, piece=MIB // 2, fast_rate=0)
+    rig.handle(ReadHead(1, 5, 1))
+    assert requested(rig.with_source(A), A)[0] == 5
 
 
 def test_unverified_pieces_count_against_the_buffers() -> None:

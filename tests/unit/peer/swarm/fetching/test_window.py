@@ -70,8 +70,13 @@ def test_a_window_starts_again_after_a_stall() -> None:
 
 
 def test_requests_are_gathered_for_a_fast_source_only() -> None:
-    assert fed(1e9, 0.1).quantum() == 4 * PIECE
-    assert fed(1e7, 1.0).quantum() == PIECE
+    assert fed(1e9, 0.1).quantum(0) == 4 * PIECE
+    assert fed(1e7, 1.0).quantum(0) == PIECE
+
+
+def test_a_run_is_worth_waiting_for_once_a_window_holds_two() -> None:
+    assert fed(1e7, 1.0).quantum(6 * PIECE) == 6 * PIECE
+    assert Window(PIECE, 2.0).quantum(6 * PIECE) == PIECE
 
 
 def test_silence_counts_against_the_rate() -> None:

@@ -516,6 +516,32 @@ def test_one_message_holds_the_bytes_of_twenty_milliseconds() -> None:
         assert rig.serving.run_bytes(bob) == together
 
 
+def on_an_uplink_of(rate: float, **settings: object) -> ServingRig:
+    rig = ServingRig(**settings)  # type: ignore[arg-type]
+    rig.serving._uplink._throughput.rate = rate
+    return rig
+
+
+def test_a_fast_uplink_sends_the_requested_pieces_of_a_run_together() -> None:
+    pieces = (5, 21, 7, 9, 4)
+    assert on_an_uplink_of(20.0 * MIB).ask("b", *pieces) == ["b:4", "b:5", "b:7"]
+    assert on_an_uplink_of(10.0 * MIB).ask("b", *pieces) == ["b:5", "b:21"]
+
+
+def test_a_run_is_as_long_as_its_receiver_takes_a_quarter_of_a_second_for() -> None:
+    rig = on_an_uplink_of(20.0 * MIB)
+    rig.ask("b", 40)
+    rig.serving._requesters[requester("b")].throughput.rate = 4.0 * MIB
+    assert rig.ask("b", 4, 5, 6, 7)[:2] == ["b:4", "b:5"]
+    assert rig.serving.run_bytes(requester("b")) == MIB
+
+
+def test_a_run_leaves_others_their_part_of_the_budget() -> None:
+    rig = on_an_uplink_of(20.0 * MIB, unacked_max=4 * PIECE)
+    assert rig.ask("b", 4, 5, 6, 7) == ["b:4", "b:5"]
+    assert rig.ask("c", 4, 5, 6, 7) == ["c:6"]
+
+
 def test_a_frame_takes_at_most_a_second_and_has_a_minimum() -> None:
     rig = ServingRig()
     bob = requester("bob")
