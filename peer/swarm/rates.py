@@ -21,13 +21,27 @@ SILENT_GAPS, SILENT_S = 3.0, 4.0
 class Throughput:
     """Rate of a flow that is busy at times, in bytes a second; idle time does not count."""
 
-    __slots__ = ("_arrived", "_gap_s", "_mark", "_smoothing_s", "_warm_s", "rate")
+    __slots__ = (
+        "_arrived",
+        "_busy_s",
+        "_gap_s",
+        "_last",
+        "_mark",
+        "_smoothing_s",
+        "_warm_s",
+        "rate",
+    )
 
     def __init__(self, smoothing_s: float = _SMOOTHING_S) -> None:
         self._smoothing_s = smoothing_s
         self._mark = 0.0
-        """Start of the sample: busy all the time since."""
+        """Start of the busy time, or of the sample if that is later."""
+        self._last = 0.0
+        """Time of the last arrival."""
+        self._busy_s = 0.0
+        """Busy time of the sample before the mark."""
         self._arrived = 0
+        """Bytes of the sample."""
         self._warm_s = 0.0
         self._gap_s = 0.0
         """Time between samples, smoothed."""
@@ -35,14 +49,18 @@ class Throughput:
         """Smoothed over `smoothing_s` of busy time; 0 before the first sample."""
 
     def start(self, now: float) -> None:
-        """Start a busy time."""
+        """Start a busy time.
+
+        The sample continues: a flow that pauses more often than samples end has a rate too.
+        """
+        self._busy_s += max(0.0, self._last - self._mark)
         self._mark = now
-        self._arrived = 0
 
     def add(self, size: int, now: float) -> None:
         """Record bytes that arrived."""
         self._arrived += size
-        elapsed = now - self._mark
+        self._last = now
+        elapsed = self._busy_s + now - self._mark
         if elapsed < _SAMPLE_S and self.rate:
             return
         elapsed = max(elapsed, 1e-4)
@@ -54,11 +72,12 @@ class Throughput:
         self._warm_s = min(self._warm_s + elapsed, horizon_s)
         self.rate += (sample - self.rate) * min(1.0, elapsed / self._warm_s)
         self._mark = now
+        self._busy_s = 0.0
         self._arrived = 0
 
     def rate_at(self, now: float, expected: int) -> float:
         """Return the rate, lowered by silence: at best `expected` bytes arrive right now."""
-        silent_s = now - self._mark
+        silent_s = self._busy_s + now - self._mark
         if silent_s <= 0.0:
             return self.rate
         ceiling = (self._arrived + expected) / silent_s

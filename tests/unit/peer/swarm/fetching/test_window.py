@@ -95,6 +95,19 @@ def test_idle_time_does_not_count() -> None:
     assert rate.rate == pytest.approx(10_000)
 
 
+def test_busy_times_shorter_than_a_sample_are_measured_together() -> None:
+    rate, now = Throughput(0.5), 0.0
+    rate.start(now)
+    rate.add(100, 0.1)
+    for step in range(20):
+        now = 1.0 + step
+        rate.start(now)
+        rate.add(1000, now + 0.004)
+    assert rate.rate == pytest.approx((100 + 1000 * 18) / (0.1 + 0.004 * 18))
+    rate.start(now + 1.0)
+    assert rate.rate_at(now + 1.0, 0) <= 2000 / 0.008
+
+
 def test_a_burst_in_one_instant_is_measured_with_what_follows() -> None:
     rate = Throughput()
     rate.start(0.0)
