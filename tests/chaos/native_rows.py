@@ -70,7 +70,7 @@ def f159_python_alone_passes_the_long_tests_of_the_data_path(stage: Stage) -> st
 
 def _run(environment: dict[str, str], *words: str) -> int:
     """Run tests; return how many passed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2"]
     done = subprocess.run(
         [*command, "--dist", "worksteal", "--timeout=300", *words],
         env=environment,
