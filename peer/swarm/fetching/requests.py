@@ -166,7 +166,7 @@ class RequestScheduler:
             self._request(source, index, now)
             headroom -= piece_length
             for more in self._rest_of_run(source, index):
-                if headroom >= piece_length and self._allowed(source, now):
+                if self._allowed(source, now):
                     self._request(source, more, now)
                     headroom -= piece_length
 
