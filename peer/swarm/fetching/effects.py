@@ -75,10 +75,10 @@ class EffectBuffer:
 class Announcements:
     """Batch of verified pieces: the first after a pause is due at once, others after `batch_s`."""
 
-    __slots__ = ("_batch_s", "_last", "_waiting")
+    __slots__ = ("_last", "_waiting", "batch_s")
 
     def __init__(self, batch_s: float) -> None:
-        self._batch_s = batch_s
+        self.batch_s = batch_s
         self._waiting: list[int] = []
         self._last = float("-inf")
 
@@ -92,11 +92,11 @@ class Announcements:
 
     def due_at(self) -> float | None:
         """Return the time from which `take` returns pieces; None if there are none."""
-        return self._last + self._batch_s if self._waiting else None
+        return self._last + self.batch_s if self._waiting else None
 
     def take(self, now: float, *, at_once: bool = False) -> tuple[int, ...]:
         """Return the pieces that are due, and remove them."""
-        if not self._waiting or not (at_once or now >= self._last + self._batch_s):
+        if not self._waiting or not (at_once or now >= self._last + self.batch_s):
             return ()
         batch = tuple(self._waiting)
         self._waiting.clear()

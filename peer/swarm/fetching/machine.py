@@ -252,12 +252,10 @@ class Download:
             if self._buffer_freed:
                 self._buffer_freed = False
                 self._requests.resume_waiting(now)
-            throttled = self._requests.throttled_until
-            if throttled is not None and now >= throttled:
-                self._requests.throttled_until = None
-                self._requests.resume_waiting(now)
+            self._requests.resume_throttled(now)
             if now >= self._lifecycle.next_review_at:
                 self._lifecycle.review_sources(now)
+                self._announcements.batch_s = self._requests.announce_s
         if batch := self._announcements.take(now):
             self._out.put(Announce(batch))
         return self._out.take()

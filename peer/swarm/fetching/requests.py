@@ -170,9 +170,20 @@ class RequestScheduler:
                     self._request(source, more, now)
                     headroom -= piece_length
 
+    @property
+    def fast(self) -> bool:
+        """Whether pieces arrive so fast that the work for each is what takes time."""
+        return self._throughput.rate >= self._settings.fast_rate
+
+    @property
+    def announce_s(self) -> float:
+        """Time between two announcements."""
+        settings, small = self._settings, self._layout.piece_length < RUN_BYTES
+        return settings.announce_fast_s if self.fast and small else settings.announce_batch_s
+
     def _rest_of_run(self, source: Source, index: int) -> list[int]:
         """Return the pieces to be requested with one, if pieces arrive fast: those of its run."""
-        if self._throughput.rate < self._settings.fast_rate:
+        if not self.fast:
             return []
         return self._picker.pick_with(source.id, self._layout.run_of(index, RUN_BYTES))
 
@@ -192,6 +203,12 @@ class RequestScheduler:
                 self.request_more(source, now)
                 if source_id in self._waiting_for_buffer:
                     return
+
+    def resume_throttled(self, now: float) -> None:
+        """The same, once the rate limit allows the next request again."""
+        if self.throttled_until is not None and now >= self.throttled_until:
+            self.throttled_until = None
+            self.resume_waiting(now)
 
     def _request(self, source: Source, index: int, now: float) -> None:
         if self._pieces.states[index] == _MISSING:
@@ -217,8 +234,7 @@ class RequestScheduler:
         headroom = source.window.limit(self._buffer_share(source)) - source.in_flight_bytes
         if not source.in_flight:
             return headroom
-        fast = self._throughput.rate >= self._settings.fast_rate
-        worth = source.window.quantum(RUN_BYTES if fast else 0)
+        worth = source.window.quantum(RUN_BYTES if self.fast else 0)
         if headroom < worth:
             return 0
         # Buffers are freed piece by piece. A fast source waits until several are free: its pieces

@@ -23,6 +23,8 @@ class DownloadSettings:
     known_max: int = SOURCES_MAX
     used_max: int = SOURCES_USED
     announce_batch_s: float = 0.05
+    announce_fast_s: float = 0.1
+    """The same for small pieces from `fast_rate` on: a message costs as much work as a piece."""
     open_timeout_s: float = 15.0
     settle_s: float = 10.0
     """Time for which a source must be open before it can be replaced."""

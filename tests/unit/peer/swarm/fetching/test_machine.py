@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -603,6 +604,23 @@ def test_have_is_announced_at_once_when_idle_and_batched_when_not() -> None:
                     batches += 1
     assert batches <= 25  # 1.2 s in batches of 50 ms
     assert len(announced) >= 54
+
+
+@pytest.mark.parametrize(("rate", "pause_s"), [(200 * MIB, 0.1), (20 * MIB, 0.05)])
+def test_pieces_that_arrive_fast_are_announced_half_as_often(rate: int, pause_s: float) -> None:
+    piece = MIB // 2
+    rig = DownloadRig(count=1000, piece=piece)
+    asked = deque(requested(rig.with_source(A), A))
+    at: list[float] = []
+    while rig.now < 2.0 and asked:
+        index = asked.popleft()
+        effects = rig.handle(PieceReceived(A, index, piece), after=piece / rate)
+        effects += rig.handle(PieceVerified(A, index))
+        asked += requested(effects, A)
+        at += [rig.now for e in effects if isinstance(e, Announce)]
+    pauses = [later - sooner for sooner, later in pairwise(at) if sooner > 0.5]
+    assert min(pauses) >= pause_s
+    assert max(pauses) < pause_s + 2 * piece / rate
 
 
 def test_sequential_order_requests_pieces_in_order() -> None:
