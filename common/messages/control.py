@@ -522,6 +522,8 @@ class FileRow(_Row, frozen=True):
     version: int = 1
     current: bool = True
     """The name alone means this version."""
+    folder: bool | None = None
+    """Whether it is a folder, not a file; None: the tracker has no record of it."""
 
 
 class EntryRow(_Row, frozen=True):

@@ -336,7 +336,10 @@ class PutManifest(Wire, frozen=True):
 
 
 class FileRow(msgspec.Struct, frozen=True, array_like=True):
-    """One version of a name. ``current``: the name alone means this version."""
+    """One version of a name. ``current``: the name alone means this version.
+
+    ``folder``: whether it is a folder, not a file; None: the tracker has no record of it.
+    """
 
     name: ShareName
     content: Key32
@@ -351,6 +354,7 @@ class FileRow(msgspec.Struct, frozen=True, array_like=True):
     shared_by: Annotated[list[IdText], Meta(max_length=64)]
     version: Version = 1
     current: bool = True
+    folder: bool | None = None
 
 
 class Offered(Wire, frozen=True):

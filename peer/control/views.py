@@ -93,6 +93,7 @@ def file_row(row: tracker.FileRow) -> control.FileRow:
         shared_by=row.shared_by,
         version=row.version,
         current=row.current,
+        folder=row.folder,
     )
 
 

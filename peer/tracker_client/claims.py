@@ -51,6 +51,8 @@ def check_summary(row: tracker.FileRow, decoded: Manifest, name: str) -> None:
         "algorithm": (row.algorithm, decoded.algorithm.value),
         "digest": (row.digest, decoded.digest),
     }
+    if row.folder is not None:
+        claims["kind"] = (row.folder, decoded.is_folder)
     wrong = [what for what, (claimed, true) in claims.items() if claimed != true]
     if wrong:
         raise IntegrityError(

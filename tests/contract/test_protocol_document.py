@@ -259,7 +259,7 @@ def test_a_client_written_from_the_document_fetches_a_file(
     # Section 7.4 and 10: find the share, and check its manifest against its id.
     found = stranger.ask("FindShare", "lab", "file.bin")[0]
     _, row, share_topic, manifest_bytes, sources, first_by, since = found
-    assert (row[11:], first_by, since > 0) == ([1, True], "alice", True)
+    assert (row[11:], first_by, since > 0) == ([1, True, False], "alice", True)
     content_id = row[1]
     assert share_topic == hashlib.blake2b(content_id, key=topic, digest_size=16).digest()
     (_, total, offset), encoded = stranger.ask("GetManifest", "lab", content_id)

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from msgspec import structs
 
 from common import limits
 from common.errors import StorageError
@@ -374,7 +375,8 @@ def schema(path: Path, revision: str) -> Iterator[sa.Connection]:
     with engine.begin() as db:
         config.attributes["connection"] = db
         alembic.command.upgrade(config, revision)
-        db.execute(sa.text("INSERT INTO accounts VALUES ('alice', 'h', 1)"))
+        account = "INSERT INTO accounts (user_id, password_hash, at_ms) VALUES ('alice', 'h', 1)"
+        db.execute(sa.text(account))
         yield db
     engine.dispose()
 
@@ -409,6 +411,19 @@ def test_an_account_of_the_third_schema_is_enabled_and_registration_open(path: P
     state = store.load()
     assert not state.accounts["alice"].disabled  # type: ignore[index]
     assert (state.registration, state.invited_by) == (OPEN, {})
+    store.close()
+
+
+def test_the_kind_of_a_content_of_the_seventh_schema_is_not_known(path: Path) -> None:
+    content, later = content_id("x"), content_id("y")
+    with schema(path, "0007") as db:
+        row = "INSERT INTO manifests VALUES (:content, 9, 1, 1, 1, 16384, 'blake3', :content, 1)"
+        db.execute(sa.text(row), {"content": content})
+    store = SqliteStore(path)
+    summary = structs.replace(store.load().manifests[content], content=later, folder=True)
+    store.commit([ManifestStored(summary, b"m")])
+    manifests = store.load().manifests
+    assert (manifests[content].folder, manifests[later].folder) == (None, True)
     store.close()
 
 

@@ -87,6 +87,7 @@ LIES: dict[str, dict[str, Any]] = {
     "piece length": {"piece_length": 1 << 22},
     "algorithm": {"algorithm": "sha256"},
     "digest": {"digest": b"x" * 32},
+    "kind": {"folder": True},
 }
 
 

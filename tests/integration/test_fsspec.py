@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,46 @@ def test_a_group_is_a_folder_of_files_and_folders(
     assert fs.cat_file(f"{group}/{name}/nil") == b""
     with fs.open(f"{group}/{name}/notes/to do.txt", "rt") as file:
         assert file.readlines() == ["one\n", "two\n"]
+
+
+def test_a_group_is_listed_by_one_request(
+    swarm: Swarm,
+    anna: Person,
+    bert: Person,
+    fs: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only shares whose kind the tracker has no record of cost one more each."""
+    from minitorrent.transport import Transport
+
+    group = anna.group_with(bert)
+    path, one = swarm.file(5_000), swarm.folder()
+    (one / "x").write_bytes(b"x")
+    for shared in (path, one):
+        anna.share(shared, group)
+    where = f"{group}/{path.name}"
+    sent: list[str] = []
+    send = Transport._send
+    monkeypatch.setattr(Transport, "_send", lambda *args: sent.append(args[3]) or send(*args))
+    rows = {row["name"]: row for row in fs.ls(group)}
+    assert len(sent) == 1
+    kinds = {name: row["type"] for name, row in rows.items()}
+    assert kinds == {where: "file", f"{group}/{one.name}": "directory"}
+    assert rows[where] == fs.info(where)
+    sent.clear()
+    files = fs._peer.files
+    unrecorded = lambda name: [replace(row, folder=None) for row in files(name)]  # noqa: E731
+    monkeypatch.setattr(fs._peer, "files", unrecorded)
+    assert {row["name"]: row["type"] for row in fs.ls(group)} == kinds
+    assert len(sent) > 2
+    wrong = lambda name: [replace(row, folder=not row.folder) for row in files(name)]  # noqa: E731
+    monkeypatch.setattr(fs._peer, "files", wrong)
+    kinds = {row["name"]: row["type"] for row in fs.ls(group)}
+    assert kinds == {where: "directory", f"{group}/{one.name}": "file"}
+    assert fs.cat_file(where) == path.read_bytes()
+    for call in (fs.cat_file, fs.open):
+        with pytest.raises(IsADirectoryError):
+            call(f"{group}/{one.name}")
 
 
 def test_errors_are_those_of_the_operating_system(

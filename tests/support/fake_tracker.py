@@ -124,6 +124,7 @@ def row_of(name: str, encoded: bytes) -> tracker.FileRow:
         1,
         0,
         ["eve"],
+        folder=made.is_folder,
     )
 
 

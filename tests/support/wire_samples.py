@@ -37,6 +37,7 @@ FILE = tracker.FileRow(
     ["alice", "bob"],
     3,
     False,
+    False,
 )
 ENTRY = events.LogEntry("films", 9, MS, 2, events.Joined("bob"))
 
@@ -279,6 +280,7 @@ _ROW = control.FileRow(
     ["alice", "bob"],
     version=3,
     current=False,
+    folder=False,
 )
 
 _HOLDER = control.HolderRow("bob", "KEY", "fetching", 2, "2030-03-17T17:46:40.123Z", 3, "20212223")

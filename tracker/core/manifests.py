@@ -16,7 +16,9 @@ from tracker.core.records import ManifestSummary
 from tracker.core.undo import UndoLog
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, str, bytes, int]).decode
+_decode = msgspec.msgpack.Decoder(
+    tuple[int, int, int, int, int, str, bytes, int, bool | None]
+).decode
 
 
 @dataclass(slots=True)

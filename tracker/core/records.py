@@ -90,6 +90,8 @@ class ManifestSummary(Struct, frozen=True, gc=False):
     algorithm: str
     digest: bytes
     stored_ms: int
+    folder: bool | None = None
+    """Whether it is a folder; None: stored by a release that kept no record of it."""
 
 
 class ListedRow(NamedTuple):

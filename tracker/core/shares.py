@@ -161,6 +161,7 @@ def row_of(
         shared_by=[*users][:SHARED_BY_MAX],
         version=share_id.version,
         current=name is None or share_id.version >= name.current,
+        folder=summary.folder,
     )
 
 

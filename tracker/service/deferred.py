@@ -170,6 +170,7 @@ class DeferredWork:
             algorithm=str(found.algorithm),
             digest=found.digest,
             stored_ms=now.wall_ms,
+            folder=found.is_folder,
         )
         return ResumeWith(commands.ManifestGathered(step.user, summary, body))
 

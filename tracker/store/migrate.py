@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from common.errors import StorageError
 from tracker.store.tables import metadata
 
-HEAD = "0007"
+HEAD = "0008"
 """The schema that this release works with; a test holds it to the newest migration."""
 
 

@@ -127,6 +127,7 @@ manifests = Table(
     Column("algorithm", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("stored_ms", BigInteger, nullable=False),
+    Column("folder", Boolean),  # NULL: stored before schema 0008
 )
 
 # In parts, as they travel: a database reads a large value whole even for a part of it. They may be

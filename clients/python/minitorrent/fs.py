@@ -28,6 +28,7 @@ from minitorrent.client import Peer
 from minitorrent.errors import Error, NotRunning
 from minitorrent.ranges import read, stat
 from minitorrent.transport import Transport, default_socket, path_of
+from minitorrent.types import File
 
 THREADS = 8  # of one call; the peer has 32 readers for all programs
 TIMEOUT_S = 300.0
@@ -103,7 +104,8 @@ class MiniTorrentFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         """List a group, a folder, or one file. Raises `FileNotFoundError`.
 
-        In a group each share that has one file costs a request: it may be a folder.
+        The kinds in a group are those that the tracker names. A wrong one leads to the error of
+        the operating system as soon as the share is read.
         """
         path = self._strip_protocol(path)
         if options.get("refresh"):
@@ -124,11 +126,13 @@ class MiniTorrentFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return rows if detail else [row["name"] for row in rows]
 
     def _shares(self, group: str) -> list[dict[str, Any]]:
-        def row_of(row: Any) -> dict[str, Any] | None:
+        def row_of(row: File) -> dict[str, Any] | None:
             path = f"{group}/{row.name}"
-            if row.files != 1:
+            if row.files != 1 or row.folder:
                 return _folder(path)
-            try:
+            if row.folder is not None:
+                return {"name": path, "size": row.size_bytes, "type": "file", "etag": row.digest}
+            try:  # it was shared before the tracker kept the kind
                 return self.info(path)
             except FileNotFoundError:
                 return None  # it was withdrawn just now

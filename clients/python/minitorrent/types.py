@@ -58,7 +58,10 @@ class User:
 
 @dataclass(frozen=True)
 class File:
-    """A share of a group: a file or a folder of ``files`` files."""
+    """A share of a group: a file or a folder of ``files`` files.
+
+    ``folder``: whether it is a folder; None: not known of a share from before the tracker kept it.
+    """
 
     name: str
     size_bytes: int
@@ -71,6 +74,7 @@ class File:
     leechers: int
     shared_by: list[str]
     version: int = 1
+    folder: bool | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
 

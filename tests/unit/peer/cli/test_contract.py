@@ -315,6 +315,7 @@ FILE_DOCUMENT = {
     "away": False,
     "version": 1,
     "current": True,
+    "folder": None,
 }
 JSON: list[tuple[list[str], control.Answer, Any]] = [
     (
