@@ -154,7 +154,8 @@ class RequestScheduler:
         """
         headroom = self._headroom(source, now)
         piece_length = self._layout.piece_length
-        while headroom >= piece_length and self._allowed(source, now):
+        together = max(piece_length, RUN_BYTES) if self.fast else piece_length
+        while headroom >= piece_length and self._allowed(source, now, together):
             index = self._picker.pick(source.id)
             if index is None:
                 index = self._find_steal(source, now) if search else None
@@ -166,7 +167,7 @@ class RequestScheduler:
             self._request(source, index, now)
             headroom -= piece_length
             for more in self._rest_of_run(source, index):
-                if self._allowed(source, now):
+                if self._allowed(source, now, piece_length):
                     self._request(source, more, now)
                     headroom -= piece_length
 
@@ -249,10 +250,10 @@ class RequestScheduler:
         busy = self.inflight.total_bytes + self._pieces.verifying_bytes
         return self._settings.buffer_bytes - busy
 
-    def _allowed(self, source: Source, now: float) -> bool:
-        """Return whether buffers and rate limit allow one more request; else the source waits."""
+    def _allowed(self, source: Source, now: float, size: int) -> bool:
+        """Return whether buffers and rate limit allow requests for `size` bytes; else it waits."""
         left = self._buffer_left()
-        if left < min(self._layout.piece_length, self._settings.buffer_bytes):
+        if left < min(size, self._settings.buffer_bytes):
             self._waiting_for_buffer[source.id] = None
             return False
         if self._limit.unlimited:
@@ -311,7 +312,7 @@ class RequestScheduler:
             if headroom < self._layout.piece_length or (endgame and source.in_flight):
                 return
             owner = self.inflight.can_steal(index, source, own_s, now)
-            if owner is not None and self._allowed(source, now):
+            if owner is not None and self._allowed(source, now, self._layout.piece_length):
                 if not endgame:
                     self._steal_from(owner, index)
                 self._request(source, index, now)

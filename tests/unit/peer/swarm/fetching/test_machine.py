@@ -534,6 +534,17 @@ def test_whole_runs_are_requested_where_pieces_arrive_fast(
     assert set(found) == {4} if whole else 4 not in found
 
 
+def test_no_part_of_a_run_is_requested_while_the_buffers_hold_only_that() -> None:
+    piece = MIB // 2
+    rig = DownloadRig(count=64, piece=piece, fast_rate=0, buffer_bytes=6 * piece)
+    assert requested(rig.with_source(A), A) == [0, 1, 2, 3]
+    assert requested(rig.with_source(B), B) == []
+    came = rig.handle(PieceReceived(A, 0, piece), PieceVerified(A, 0), after=0.001)
+    assert requested(came, B) == []
+    came = rig.handle(PieceReceived(A, 1, piece), PieceVerified(A, 1), after=0.001)
+    assert requested(came, B) == [4, 5, 6, 7]
+
+
 def test_the_piece_that_a_reader_waits_for_comes_alone() -> None:
     rig = DownloadRig(count=64, piece=MIB // 2, fast_rate=0)
     rig.handle(ReadHead(1, 5, 1))
