@@ -25,6 +25,7 @@ from peer.files.destination import Destination
 from peer.files.errors import translated
 from peer.files.optional_steps import optional, without
 from peer.native.blocks import new_memory, read_block
+from peer.native.folder import Status
 
 Range: TypeAlias = tuple[int, int]
 """Offset and length in bytes."""
@@ -58,6 +59,8 @@ class PartFiles(ABC):
         self.fd = fd
         self.truncated = False
         """Found shorter than it was made, by a write that lengthened it again and left a gap."""
+        self.sealed: Sequence[Status | None] = ()
+        """Status of the entries that `seal` found as they must be. Empty before, or if unknown."""
 
     def _synced(self, fd: int, *, data_only: bool = False) -> None:
         """Sync a file or folder of the part by the means of its file system."""

@@ -251,13 +251,13 @@ class PartFolder(PartFiles):
 
     def seal(self) -> list[Range]:
         truncated: list[Range] = []
-        start = 0  # of the entry in the stream
-        number = 0
+        number = start = 0  # of the entry: its number, and where it begins in the stream
+        entries = self._manifest.entries
         try:
-            done = sealed_entries(self._compiled, self.fd, self._manifest.entries, self._times)
+            self.sealed = sealed_entries(self._compiled, self.fd, entries, self._times)
             with self._folders() as folders:
-                for number, entry in enumerate(self._manifest.entries):
-                    if not self._is_selected(number) or number in done:
+                for number, entry in enumerate(entries):
+                    if not self._is_selected(number) or self.sealed[number]:
                         pass
                     elif entry.kind is EntryKind.FOLDER:
                         folder_fd = folders.at(self._parts(number))

@@ -345,7 +345,7 @@ class PartialContent:
         self.kept = self._part.remove_replaced() or self.kept
 
     def _locate(self, cancelled: Callable[[], bool]) -> SharedLocation:
-        return location_of(self.manifest, self.path)
+        return location_of(self.manifest, self.path, seen=self._files.sealed)
 
     def _is_content(self, name: str) -> bool:
         return disk_check.is_content(self.manifest, self._part.destination, name)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from common.manifest import Entry, EntryKind
-from peer.native.folder import CompiledFolder
+from peer.native.folder import CompiledFolder, Status
 
 
 def is_sealed(mode: int, size: int, entry: Entry) -> bool:
@@ -24,19 +24,21 @@ def is_sealed(mode: int, size: int, entry: Entry) -> bool:
 
 def sealed_entries(
     compiled: CompiledFolder | None, fd: int, entries: Sequence[Entry], times: Sequence[int | None]
-) -> Container[int]:
-    """The numbers of files beneath the folder ``fd`` that are as they must be, as far as one look
-    by the compiled data path tells."""
+) -> Sequence[Status | None]:
+    """The status of each entry beneath the folder ``fd`` that is a file and as it must be.
+
+    None for all others, and for those that one look by the compiled data path does not tell.
+    """
     if compiled is None:
-        return ()
+        return (None,) * len(entries)
     times = times or (None,) * len(entries)
-    return {
-        number
-        for number, (entry, time_ns, (size, mtime_ns, _, _, mode)) in enumerate(
-            zip(entries, times, compiled.look(fd), strict=False)  # times of folders come after
-        )
-        if (time_ns is None or mtime_ns == time_ns) and is_sealed(mode, size, entry)
-    }
+    found: list[Status | None] = []
+    # Times of folders come after those of entries.
+    for entry, time_ns, status in zip(entries, times, compiled.look(fd), strict=False):
+        size, mtime_ns, _, _, mode = status
+        sealed = (time_ns is None or mtime_ns == time_ns) and is_sealed(mode, size, entry)
+        found.append(status if sealed else None)
+    return found
 
 
 def set_time_of(folder_fd: int, name: str, status: os.stat_result, time_ns: int) -> None:

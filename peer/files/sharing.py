@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from common import limits
@@ -222,10 +222,12 @@ def location_of(
     links: tuple[LinkRoot, ...] = (),
     *,
     selected: Container[int] | None = None,
+    seen: Sequence[Status | None] = (),
 ) -> SharedLocation:
     """The fingerprints of the entries of ``manifest`` at ``path``. Nothing is read.
 
-    ``selected``: numbers of the entries to look at; the others have no fingerprint.
+    ``selected``: numbers of the entries to look at; the others have no fingerprint. ``seen``: the
+    status of entries that were looked at just now, at this place or before its renaming.
 
     Raises `ContentChanged` if one is missing or has another size, `TooManyOpenFiles` for a
     transient shortage, `IOFailed`.
@@ -237,19 +239,20 @@ def location_of(
         root = path if manifest.is_folder else parent
         root_fd = paths.open_real_folder(root, passing=True)
         try:
-            table = compiled_folder(manifest.entries) if manifest.is_folder else None
-            seen = () if table is None else table.look(root_fd)
+            if not seen and manifest.is_folder and (table := compiled_folder(manifest.entries)):
+                seen = table.look(root_fd)
             with EntryFolders(root, root_fd, [link.path for link in links]) as folders:
                 for number, entry in enumerate(manifest.entries):
                     if selected is not None and number not in selected:
                         found.append(None)
                         continue
-                    if seen and _is_file_of(seen[number], entry):
-                        found.append(Fingerprint(*seen[number][:4]))
+                    status = seen[number] if seen else None
+                    if status is not None and _is_file_of(status, entry):
+                        found.append(Fingerprint(*status[:4]))
                         continue
                     read_path = os.path.join(path, entry.path) if entry.path else path
-                    status = folders.status(entry.path.split("/") if entry.path else [name])
-                    found.append(_fingerprint_of(status, entry, read_path))
+                    there = folders.status(entry.path.split("/") if entry.path else [name])
+                    found.append(_fingerprint_of(there, entry, read_path))
         finally:
             os.close(root_fd)
     except OSError as error:
@@ -258,9 +261,9 @@ def location_of(
     return SharedLocation(os.fsencode(path), tuple(found), identity_of(path), links)
 
 
-def _is_file_of(seen: Status, entry: Entry) -> bool:
-    is_file = stat.S_ISREG(seen[-1]) and entry.kind is not EntryKind.FOLDER
-    return is_file and seen[0] == entry.size
+def _is_file_of(status: Status, entry: Entry) -> bool:
+    is_file = stat.S_ISREG(status[-1]) and entry.kind is not EntryKind.FOLDER
+    return is_file and status[0] == entry.size
 
 
 def _fingerprint_of(status: os.stat_result, entry: Entry, path: str) -> Fingerprint | None:

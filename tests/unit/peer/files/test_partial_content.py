@@ -24,8 +24,8 @@ from peer.files.errors import (
     StorageClosed,
     WrongPiece,
 )
-from peer.native.folder import CompiledFolder
-from tests.support.data_paths import module_on_both_paths
+from peer.native.folder import CompiledFolder, Status
+from tests.support.data_paths import PYTHON, module_on_both_paths
 from tests.support.partial_downloads import (
     NOISE,
     PIECE,
@@ -61,6 +61,27 @@ def test_pieces_in_any_order_make_the_same_content(
     assert snapshot(place) == snapshot(sample.source)
     assert found == sharing.location_of(sample.manifest, str(place))
     assert download.read_piece(0) == sample.pieces[0]
+    download.close()
+
+
+def test_a_finished_folder_is_looked_at_once(
+    data_path: str, sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status that sealed its files is their fingerprint: an edit in between is noticed."""
+    if data_path == PYTHON or not sample.manifest.is_folder:
+        pytest.skip("Python looks at each file for itself")
+    download, looks = sample.begin(place), []
+    look = CompiledFolder.look
+
+    def counted(table: CompiledFolder, fd: int) -> list[Status]:
+        looks.append(fd)
+        return look(table, fd)
+
+    monkeypatch.setattr(CompiledFolder, "look", counted)
+    sample.fill(download)
+    found = download.finalize()
+    assert len(looks) == 1
+    assert found == sharing.location_of(sample.manifest, str(place))
     download.close()
 
 
