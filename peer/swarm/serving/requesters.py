@@ -25,9 +25,9 @@ _UNACKED_S = 0.1
 RTT if that is longer. So its socket never runs dry, and few bytes are sent that other requesters
 could use better.
 
-Why a multiple of `ServingSettings.in_flight_s`: up to `in_flight_s` of other users' data may be
-queued ahead on our uplink. With a smaller bound a requester's window would close before its own
-data is sent, and it would never reach its fair share."""
+Why twice `ServingSettings.in_flight_s`: up to `in_flight_s` of other users' data may be queued
+ahead on our uplink. With a smaller bound a requester's window would close before its own data is
+sent, and it would never reach its fair share."""
 
 
 @dataclass(slots=True, eq=False)

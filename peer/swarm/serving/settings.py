@@ -17,8 +17,9 @@ class ServingSettings:
     """Waiting requests of all requesters."""
     epoch_bytes: int = 4 * MIB
     """Bytes that one user may get ahead of another that waits."""
-    in_flight_s: float = 0.02
-    """The bytes that all requesters take in this time may be in flight; at least two pieces."""
+    in_flight_s: float = 0.05
+    """The bytes that all requesters take in this time may be in flight; at least two pieces. Why
+    more than `run_s`: if one message is lost, the next one shows the gap."""
     in_flight_max: int = 64 * MIB
     unacked_max: int = 256 * MIB
     """Unacknowledged bytes, with those of stalled requesters. One user may hold half of what the

@@ -274,7 +274,7 @@ def test_bytes_in_flight_are_bounded_for_a_user_not_for_a_connection() -> None:
     for number, name in enumerate(names):
         rig.ask(name, *range(100 * number, 100 * number + 100))
     for _ in range(300):
-        rig.now += PIECE / 2e9
+        rig.now += PIECE / 1e9
         rig.receive(rig.in_flight[0])
     assert len(rig.in_flight) * PIECE == 16 * MIB
 
@@ -359,7 +359,7 @@ def test_a_fast_requester_may_have_more_in_flight() -> None:
     rig = ServingRig(count=2000)
     in_flight = len(rig.ask("a", *range(1000)))
     for _ in range(200):
-        rig.now += PIECE / 2e9
+        rig.now += PIECE / 1e9
         in_flight += len(rig.receive("a")) - 1
     assert in_flight * PIECE == 16 * MIB
 
