@@ -387,7 +387,7 @@ class PieceServer:
 
     def held_more(self, content: ContentId, pieces: tuple[int, ...]) -> None:
         """Serve these pieces from now on."""
-        self._decide(swarm.HeldMore(content, pieces))
+        self._core.handle(swarm.HeldMore(content, pieces), monotonic())  # it has no effects
 
     def held_less(self, content: ContentId, pieces: tuple[int, ...]) -> None:
         """Stop serving these pieces."""

@@ -39,7 +39,8 @@ class PieceLayout:
 
     def size_of(self, index: int) -> int:
         """Return the bytes of one piece. `index` must be in range."""
-        return min(self.piece_length, self.size - index * self.piece_length)
+        left = self.size - index * self.piece_length
+        return left if left < self.piece_length else self.piece_length
 
     def run_of(self, index: int, run_bytes: int) -> range:
         """Return the run of a piece: with it, all adjacent ones of a part of `run_bytes`.

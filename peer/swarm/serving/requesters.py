@@ -75,12 +75,15 @@ class User:
         if not self.in_flight:
             return True
         layout = request.content.layout
+        needed = self.in_flight + layout.size_of(request.index)
+        if needed <= _UNACKED_MIN:
+            return True
         # With several connections, the wait in our own queue would look like a longer RTT.
         alone = self.in_flight == requester.unacked_bytes
         far_max = _UNACKED_FAR_MAX if alone else _UNACKED_MAX
         rate, min_rtt_s = self.throughput.rate, requester.min_rtt_s
         bound = _unacked_bound(rate, min_rtt_s, layout.piece_length, far_max)
-        return self.in_flight + layout.size_of(request.index) <= bound
+        return needed <= bound
 
 
 @dataclass(slots=True, eq=False)
@@ -138,13 +141,16 @@ class Requester:
 
     def has_headroom(self, request: QueuedRequest) -> bool:
         """Return whether the piece may be sent as well; a first one always may."""
-        if not self.unacked_bytes:
+        unacked_bytes = self.sent_bytes - self.acked_bytes
+        if not unacked_bytes:
             return True
         if self.stalled:
             return False
         layout = request.content.layout
-        bound = _unacked_bound(self.throughput.rate, self.min_rtt_s, layout.piece_length)
-        return self.unacked_bytes + layout.size_of(request.index) <= bound
+        needed = unacked_bytes + layout.size_of(request.index)
+        if needed <= _UNACKED_MIN:
+            return True
+        return needed <= _unacked_bound(self.throughput.rate, self.min_rtt_s, layout.piece_length)
 
     def enqueue(self, content: Content, index: int) -> bool:
         """Add a request; return False if it is waiting already."""

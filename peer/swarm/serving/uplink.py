@@ -83,6 +83,8 @@ class Uplink:
         """Minimum time from send to acknowledgement: one piece's transmission, and the round trip.
         None while it is being measured, with a piece that travels alone."""
         self._base_at = float("-inf")
+        self._bounds: dict[int, tuple[int, int]] = {}
+        """`_bound` and `_paced_bound` by piece length, since the last acknowledgement or stall."""
         self._stalled = 0
         """Requesters that stalled since the last acknowledgement of any."""
         self._acked_at = float("-inf")
@@ -101,10 +103,12 @@ class Uplink:
             return True
         if self._base_rtt_s is None:
             return False
-        bound = self._bound(piece_length)
+        if piece_length not in self._bounds:
+            bounds = self._bound(piece_length), self._paced_bound(piece_length)
+            self._bounds[piece_length] = bounds
+        bound, paced = self._bounds[piece_length]
         if self.in_flight + size <= bound:
             return True
-        paced = self._paced_bound(piece_length)
         if bound < paced:
             due_at = self.pacer.due_at(piece_length)
             if now >= due_at:
@@ -233,6 +237,7 @@ class Uplink:
             return False
         requester.acked_bytes = received_bytes
         self._stalled, self._acked_at = 0, now
+        self._bounds.clear()
         requester.user.deprioritised = False
         if requester.stalled:
             # The time of arrival is unknown: it tells nothing about the rate of the others.
@@ -279,6 +284,7 @@ class Uplink:
                 if self._base_rtt_s is None:
                     # The next acknowledgement measures it.
                     self._base_rtt_s, self._base_at = 0.0, now
+                    self._bounds.clear()
                 yield requester
 
     def timed_out(self, now: float) -> list[Requester]:
