@@ -28,8 +28,9 @@ _TRACKER_COMMAND = re.compile(
 def hint(
     words: str, command: str, *arguments: str, options: Sequence[str] = (), then: Sequence[str] = ()
 ) -> str:
-    """``words``, and a command line of `mini-torrent`. An argument may begin with ``-``; one in
-    capitals stands for what the user has to put there. ``then``: the words of a second command."""
+    """Return ``words`` and a command line of `mini-torrent`. An argument may begin with ``-``; one
+    in capitals stands for what the user has to put there. ``then``: the words of a second command.
+    """
     following = f" && {quoted_line([PROGRAM, *then])}" if then else ""
     return f"{words}: {line(PROGRAM, command, *arguments, options=options)}{following}"
 
@@ -40,7 +41,7 @@ def tracker_hint(words: str, command: str, *arguments: str, options: Sequence[st
 
 
 def shell_hint(words: str, *argv: str) -> str:
-    """``words``, and a command line of another program."""
+    """Return ``words`` and a command line of another program."""
     return f"{words}: {quoted_line(argv)}"
 
 
@@ -51,12 +52,12 @@ def line(program: str, command: str, *arguments: str, options: Sequence[str] = (
 
 
 def quoted_line(words: Sequence[str]) -> str:
-    """``words`` as a shell has to read them."""
+    """Quote ``words`` for a shell."""
     return " ".join(map(quoted_word, words))
 
 
 def quoted_word(word: str) -> str:
-    """``word`` as bash and zsh have to read it; nothing in it can harm a terminal."""
+    """Quote ``word`` for bash and zsh; nothing in it can harm a terminal."""
     if printable(word) == word:
         return shlex.quote(word)
     letters = (_in_ansi(letter) for letter in word)
@@ -72,8 +73,8 @@ def _in_ansi(letter: str) -> str:
 
 
 def shown(text: str, home: str | None, *, at_prompt: bool = False) -> str:
-    """``text`` with the commands of `mini-torrent` as they have to be typed here: for the peer of
-    ``home``, if one was named, or at the prompt of `shell`."""
+    """Return ``text`` with the commands of `mini-torrent` as they have to be typed here: for the
+    peer of ``home``, if one was named, or at the prompt of `shell`."""
     if not at_prompt and home is None:
         return text
     program = "" if at_prompt else f"{PROGRAM} --home {quoted_word(home or '')} "
@@ -94,7 +95,7 @@ def _with_program(text: str, program: str) -> str:
 
 
 def shown_by_tracker(text: str, home: str | None) -> str:
-    """``text`` with the home in the commands of `mini-torrent-tracker`, which have it behind."""
+    """Return ``text`` with ``home`` added to the commands of `mini-torrent-tracker`."""
     if home is None:
         return text
     option = f" --home {quoted_word(home)}"
@@ -102,7 +103,7 @@ def shown_by_tracker(text: str, home: str | None) -> str:
 
 
 def _with_option(text: str, option: str) -> str:
-    """``text`` with ``option`` behind its command, unless a home stands there already."""
+    """Return ``text`` with ``option`` after its command, unless a home stands there already."""
     found = _first(_TRACKER_COMMAND, text)
     if found is None or text.startswith(" --home ", found.end()):
         return text

@@ -87,7 +87,7 @@ _INVISIBLE = re.compile("[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f]")
 
 
 def printable(text: str) -> str:
-    """``text`` with everything that could harm a terminal, a log or a reader made visible.
+    """Escape everything in ``text`` that could harm a terminal, a log or a reader.
 
     An escape character becomes the four characters ``\\x1b``. A name that passed `share_name` comes
     out as it went in. Markup of a page or of a terminal library is not escaped here.
@@ -105,7 +105,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """``text`` in quotation marks for an error: made printable, and shortened when very long."""
+    """Quote ``text`` for an error: printable, and shortened if it is very long."""
     shown = printable(text[: QUOTED_CHARACTERS_MAX + 1])
     if len(text) > QUOTED_CHARACTERS_MAX:
         shown = printable(text[:QUOTED_CHARACTERS_MAX]) + "…"
@@ -135,7 +135,7 @@ def fold_name(name: str) -> str:
 
 
 def share_name(text: str) -> str:
-    """``text``, if a share may bear it: one path component; raises `BadName`."""
+    """Return ``text`` if a share may have this name: one path component. Raises `BadName`."""
     _check_component(text, text)
     return text
 

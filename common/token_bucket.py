@@ -13,7 +13,8 @@ BUCKETS_MAX = 10_000  # of one `KeyedTokenBuckets`; the one unused longest is fo
 
 
 class TokenBucket:
-    """``rate`` tokens a second in the long run, and up to ``burst`` at once after idleness.
+    """Token bucket: ``rate`` tokens a second in the long run, and up to ``burst`` at once after
+    idleness.
 
     `take` may leave a debt; `ready_at` is then the time at which it is paid.
     """
@@ -53,7 +54,7 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """``burst`` at once, and ``per_s`` a second in the long run."""
+    """Limit of a rate: ``burst`` at once, and ``per_s`` a second in the long run."""
 
     burst: float
     per_s: float

@@ -12,7 +12,7 @@ _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def size_text(size: float) -> str:
-    """``1.5 GiB``; bytes below 1024 are told exactly."""
+    """Format a size: ``1.5 GiB``. Below 1024 bytes it is exact."""
     if size < 1024:
         return f"{int(size)} B"
     power = 0
@@ -29,7 +29,7 @@ def rate_text(rate: float) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 4 min``; nothing for None."""
+    """Format a duration: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 4 min``; empty for None."""
     if seconds is None:
         return ""
     if seconds < 10:
@@ -58,12 +58,12 @@ def moment_text(time: str, *, seconds: bool = False) -> str:
 
 
 def number_text(number: int) -> str:
-    """``999``, ``3,000``."""
+    """Format a number: ``999``, ``3,000``."""
     return f"{number:,}"
 
 
 def count_text(count: int, one: str, many: str | None = None) -> str:
-    """``1 peer``, ``3,000 peers``."""
+    """Format a count of things: ``1 peer``, ``3,000 peers``."""
     return f"{number_text(count)} {one if count == 1 else many or one + 's'}"
 
 

@@ -226,7 +226,7 @@ async def on_the_way(home: Path, endpoints: Iterable[str]) -> str:
 
 
 async def to_listen_at(endpoint: str) -> str:
-    """``endpoint`` with an address in the place of a host name.
+    """Return ``endpoint`` with an address in place of a host name.
 
     Raises `ConfigError` for a name that has no address, `TransportError` while that is not known.
     """

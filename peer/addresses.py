@@ -50,7 +50,7 @@ def with_port(endpoint: str, port: int) -> str:
 
 
 def resolve_host(endpoint: str) -> str:
-    """``endpoint`` with an address in the place of a host name. Blocks; raises `ConfigError`."""
+    """Return ``endpoint`` with an address in place of a host name. Blocks; raises `ConfigError`."""
     if not is_host_name(endpoint):
         return endpoint
     host, port = host_of(endpoint), endpoint.rpartition(":")[2]

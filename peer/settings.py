@@ -28,8 +28,8 @@ _Port = Annotated[int, Meta(ge=0, lt=1 << 16)]
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``on``: serve the HTTP API at ``api.sock`` in the home. ``metrics_groups``: the metrics name
-    groups."""
+    """Settings of the HTTP API. ``on``: serve the HTTP API at ``api.sock`` in the home.
+    ``metrics_groups``: metrics contain the names of groups."""
 
     on: bool = False
     metrics_groups: bool = True

@@ -29,7 +29,8 @@ SLOW_S = 0.02  # if no waiting job was taken for that long, all threads wait for
 
 
 class Workers:
-    """``count`` threads that take jobs in order, and ``helpers`` when those are held up."""
+    """Pool of ``count`` threads that take jobs in order, and of ``helpers`` for when those are held
+    up."""
 
     def __init__(self, count: int, name: str, *, helpers: int = 0) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()

@@ -54,7 +54,7 @@ class BenchmarkSwarm:
         piece_size: str | None = None,
         native: bool = True,
     ) -> None:
-        """``native``: with the compiled data path, if it is installed."""
+        """Create a contestant. ``native``: with the compiled data path, if it is installed."""
         self._env = env
         self._native = native
         self._tracker = _program("mini-torrent-tracker")

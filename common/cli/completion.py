@@ -213,7 +213,7 @@ def unquoted(raw: str) -> tuple[str, str]:
 
 
 def continued(text: str, quote: str) -> str:
-    """``text`` as bash has to read it where ``quote`` is open: as it is, and nothing but text."""
+    """Quote ``text`` for bash after an open ``quote``: as it is, and nothing but text."""
     if not quote:
         return _SPECIAL.sub(r"\\\g<0>", text)
     if quote == "'":
@@ -248,7 +248,7 @@ def _for_bash(root: click.Command, line: str, part: str) -> Iterator[tuple[str, 
 
 
 def _without_escape(value: str, at: int, quote: str) -> str:
-    """``value`` with quotation marks in place of the backslash at ``at``."""
+    """Return ``value`` with quotation marks in place of the backslash at ``at``."""
     letter, rest = value[at + 1], value[at + 2 :]
     if not quote:
         mark = '"' if letter == "'" else "'"

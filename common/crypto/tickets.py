@@ -26,7 +26,7 @@ _SIGNATURE_BYTES = 64
 
 
 class Ticket(msgspec.Struct, frozen=True, array_like=True):
-    """``device`` (of ``user``) may fetch what is shared in ``group`` until ``expires_ms``.
+    """Permission of ``device`` (of ``user``) to fetch the shares of ``group`` until ``expires_ms``.
 
     Times are the tracker's, in milliseconds since 1970. ``epoch`` is the group's when it was
     issued: a later removal of the user makes tickets of earlier epochs void.

@@ -57,7 +57,7 @@ class CreateUser(_Command, frozen=True):
 
 
 class Login(_Command, frozen=True):
-    """``yes``: also if this logs out another user whose shares run."""
+    """Log in. ``yes``: also if this logs out another user whose shares run."""
 
     user: Text
     password: Text
@@ -79,7 +79,8 @@ class ListDevices(_Command, frozen=True):
 
 
 class ForgetDevice(_Command, frozen=True):
-    """``device``: the beginning of its id, or its whole key as ``--json`` shows it."""
+    """Log out another device of the user. ``device``: the beginning of its id, or its whole key as
+    ``--json`` shows it."""
 
     device: Text
 
@@ -93,7 +94,7 @@ class JoinGroup(_Command, frozen=True):
 
 
 class LeaveGroup(_Command, frozen=True):
-    """``yes``: also as its owner."""
+    """Leave a group. ``yes``: also as its owner."""
 
     group: Text
     yes: bool = False
@@ -127,8 +128,8 @@ class RemoveMember(_Command, frozen=True):
 
 
 class UploadFile(_Command, frozen=True):
-    """``path`` is absolute. ``name`` defaults to the last part of the path. ``yes``: hidden and
-    private files may be shared; ``times``: the times of modification are.
+    """Share a file or folder. ``path`` is absolute. ``name`` defaults to the last part of the path.
+    ``yes``: hidden and private files may be shared; ``times``: the times of modification are.
 
     ``links``: treatment of links in a folder; ``link_roots``: absolute folders that may hold their
     targets too. ``exclude``: patterns of entries to leave out; ``skip``: leave out what cannot be
@@ -153,15 +154,15 @@ class UploadFile(_Command, frozen=True):
 
 
 class ListFiles(_Command, frozen=True):
-    """``versions``: earlier versions too."""
+    """List the shares of a group. ``versions``: earlier versions too."""
 
     group: Text
     versions: bool = False
 
 
 class DownloadFile(_Command, frozen=True):
-    """``dest`` is absolute: a folder to put the share into, or a new path; with ``/`` at its end a
-    folder, which is made if it is missing.
+    """Download a share. ``dest`` is absolute: a folder to put the share into, or a new path; with
+    ``/`` at its end a folder, which is made if it is missing.
 
     With ``wait`` the answer comes when the verified file is in place, with progress before it; or
     after ``timeout_s`` as an error, and the download goes on.
@@ -207,15 +208,16 @@ class StopShare(_Command, frozen=True):
 
 
 class Withdraw(_Command, frozen=True):
-    """``name``: NAME for all versions, or NAME@K."""
+    """Withdraw a share from its group. ``name``: NAME for all versions, or NAME@K."""
 
     group: Text
     name: Text
 
 
 class Info(_Command, frozen=True):
-    """``name`` as in `Withdraw`; NAME is its current version. ``first``: the number of entries that
-    an earlier answer brought; ``entries``: how many this one may bring."""
+    """Show a share and its entries. ``name`` as in `Withdraw`; NAME is its current version.
+    ``first``: the number of entries that an earlier answer brought; ``entries``: how many this one
+    may bring."""
 
     group: Text
     name: Text
@@ -279,7 +281,7 @@ class Metrics(_Command, frozen=True):
 
 
 class QrCode(_Command, frozen=True):
-    """``text`` as a QR code."""
+    """Draw ``text`` as a QR code."""
 
     text: Annotated[str, Meta(max_length=1024)]
 
@@ -324,7 +326,7 @@ class Limit(_Command, frozen=True):
 
 
 class WhoHas(_Command, frozen=True):
-    """``name`` may be ``NAME@K``, as in `AwaitCopies`."""
+    """List the devices that hold or fetch a share. ``name`` may be ``NAME@K``."""
 
     group: Text
     name: Text
@@ -343,7 +345,7 @@ class AwaitCopies(_Command, frozen=True):
 
 
 class Follow(_Command, frozen=True):
-    """``path`` is absolute: the folder that gets every share of ``group`` that matches."""
+    """Fetch every share of ``group`` that matches into the folder ``path``, which is absolute."""
 
     group: Text
     path: Text
@@ -483,7 +485,7 @@ class UserRow(_Row, frozen=True):
 
 
 class InviteRow(_Row, frozen=True):
-    """``by``: its maker; ``used``: how many of its ``uses`` are taken."""
+    """Invitation in a list. ``by``: its maker; ``used``: how many of its ``uses`` are taken."""
 
     id: str
     by: str
@@ -494,8 +496,8 @@ class InviteRow(_Row, frozen=True):
 
 
 class DeviceRow(_Row, frozen=True):
-    """``id``: what `ForgetDevice` takes, as short as it can be; ``device``: the whole key, as
-    ``status`` shows it; ``address``: where it serves, while it is online."""
+    """Device in a list. ``id``: what `ForgetDevice` takes, as short as it can be; ``device``: the
+    whole key, as ``status`` shows it; ``address``: where it serves, while it is online."""
 
     id: str
     device: str
@@ -561,7 +563,7 @@ class SourceEnd(_Row, frozen=True):
 
 
 class DownloadRow(_Row, frozen=True):
-    """``state``: one of `STATES`."""
+    """Download in a list. ``state``: one of `STATES`."""
 
     state: str
     group: str
@@ -681,8 +683,9 @@ class FollowedShare(_Row, frozen=True):
 
 
 class FollowRow(_Row, frozen=True):
-    """``state``: following, or waiting for ``reason``. ``matching``, ``held``: numbers of shares.
-    ``unsettled``: those that are not simply held in the folder, at most `FOLLOWED_SHARES_MAX`."""
+    """Follow in a list. ``state``: following, or waiting for ``reason``. ``matching``, ``held``:
+    numbers of shares. ``unsettled``: those that are not simply held in the folder, at most
+    `FOLLOWED_SHARES_MAX`."""
 
     group: str
     path: str
@@ -731,7 +734,7 @@ class DoneAll(_Result, frozen=True):
 
 
 class Welcome(_Result, frozen=True):
-    """``form``: the version of the messages, see `FORM`."""
+    """Answer to `Hello`. ``form``: the version of the messages, see `FORM`."""
 
     release: str
     form: str
@@ -754,10 +757,10 @@ class Begun(_Result, frozen=True):
 
 
 class StatusIs(_Result, frozen=True):
-    """``listen``: empty while the peer has no address to listen at. ``announced``: what others are
-    told; ``advertise``: what `up` was told of that. ``advice``: why others cannot reach it.
-    ``requests``: how many ask to join the user's own groups. ``pending``: the groups that the user
-    asked to join, unanswered so far."""
+    """Status of the peer. ``listen``: empty while the peer has no address to listen at.
+    ``announced``: what others are told; ``advertise``: what `up` was told of that. ``advice``: why
+    others cannot reach it. ``requests``: how many ask to join the user's own groups. ``pending``:
+    the groups that the user asked to join, unanswered so far."""
 
     user: str | None
     connected: bool
@@ -804,7 +807,7 @@ class Groups(_Result, frozen=True):
 
 
 class Invited(_Result, frozen=True):
-    """``link`` contains the secret. ``local``: it works on this machine only."""
+    """New invitation. ``link`` contains the secret. ``local``: it works on this machine only."""
 
     group: str
     id: str
@@ -819,7 +822,8 @@ class Invites(_Result, frozen=True):
 
 
 class Redeemed(_Result, frozen=True):
-    """``by``: maker of the invitation; ``created``: the account was made."""
+    """Result of a redeemed invitation. ``by``: maker of the invitation; ``created``: the account
+    was made."""
 
     group: str
     user: str
@@ -878,7 +882,7 @@ class ShareRows(_Result, frozen=True):
 
 
 class SourceRows(_Result, frozen=True):
-    """``reason``: why nothing is fetched, if the download rests."""
+    """Sources of a download. ``reason``: why nothing is fetched, if the download rests."""
 
     rows: list[SourceRow]
     reason: str | None = None
@@ -896,14 +900,14 @@ class MetricsAre(_Result, frozen=True):
 
 
 class QrCodeIs(_Result, frozen=True):
-    """``modules``: one text of ``0`` and ``1`` a row, without a margin."""
+    """Drawn QR code. ``modules``: one text of ``0`` and ``1`` a row, without a margin."""
 
     modules: list[str]
 
 
 class SpaceIs(_Result, frozen=True):
-    """``folder``: the deepest folder on the way to the path that exists. ``free_bytes``: None if
-    its file system does not tell."""
+    """Free space at a path. ``folder``: the deepest folder on the way to the path that exists.
+    ``free_bytes``: None if its file system does not tell."""
 
     path: str
     folder: str
@@ -911,7 +915,8 @@ class SpaceIs(_Result, frozen=True):
 
 
 class FilePart(_Result, frozen=True):
-    """``data``: verified bytes, none at the end; ``size_bytes`` and ``tag`` are of the file."""
+    """Part of a file that is read. ``data``: verified bytes, none at the end; ``size_bytes`` and
+    ``tag`` are of the file."""
 
     data: bytes
     size_bytes: int
@@ -923,8 +928,8 @@ class Checks(_Result, frozen=True):
 
 
 class Verified(_Result, frozen=True):
-    """``damaged``: the pieces that do not have their digests; ``files``: those they belong to,
-    relative to ``path``."""
+    """Result of a check. ``damaged``: the pieces that do not have their digests; ``files``: those
+    they belong to, relative to ``path``."""
 
     group: str
     name: str
@@ -942,7 +947,7 @@ class Holders(_Result, frozen=True):
 
 
 class Follows(_Result, frozen=True):
-    """``text`` is for people; empty for a list."""
+    """Follows of this device. ``text`` is for people; empty for a list."""
 
     rows: list[FollowRow]
     text: str = ""
@@ -958,9 +963,9 @@ class Copies(_Result, frozen=True):
 
 
 class Uploaded(_Result, frozen=True):
-    """``joined``: others offered the same content before. ``again``: this device did. ``notes``:
-    what differs from what was asked, a sentence each. ``skipped``: the entries left out, but for
-    ``skipped_unnamed`` more, and those that were ``excluded``."""
+    """Result of sharing. ``joined``: others offered the same content before. ``again``: this device
+    did. ``notes``: what differs from what was asked, a sentence each. ``skipped``: the entries left
+    out, but for ``skipped_unnamed`` more, and those that were ``excluded``."""
 
     row: FileRow
     elapsed_s: float
@@ -995,9 +1000,9 @@ class Planned(_Result, frozen=True):
 
 
 class Downloaded(_Result, frozen=True):
-    """``fetched_bytes`` came from other devices. ``reused_bytes`` did not: they were in files of
-    this device, are zeros, or equal other pieces. ``in_place``: the content was there before.
-    ``kept``: the path of what is kept of a folder that it replaced."""
+    """Complete download. ``fetched_bytes`` came from other devices. ``reused_bytes`` did not: they
+    were in files of this device, are zeros, or equal other pieces. ``in_place``: the content was
+    there before. ``kept``: the path of what is kept of a folder that it replaced."""
 
     group: str
     name: str
@@ -1018,8 +1023,8 @@ class Downloaded(_Result, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """``stage``: digesting, sending the manifest, waiting, downloading, checking.
-    ``done`` and ``total`` in bytes; ``rate`` in bytes a second."""
+    """Progress of a long command. ``stage``: digesting, sending the manifest, waiting, downloading,
+    checking. ``done`` and ``total`` in bytes; ``rate`` in bytes a second."""
 
     stage: str
     done: int

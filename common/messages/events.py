@@ -36,7 +36,7 @@ class Created(Wire, frozen=True):
 
 
 class Requested(Wire, frozen=True):
-    """``user`` asks to be let in."""
+    """Request of ``user`` to join."""
 
     user: IdText
 
@@ -48,21 +48,22 @@ class Rejected(Wire, frozen=True):
 
 
 class Joined(Wire, frozen=True):
-    """``by``: the member whose invitation ``user`` had; None after a request."""
+    """New member. ``by``: the member whose invitation ``user`` had; None after a request."""
 
     user: IdText
     by: IdText | None = None
 
 
 class Left(Wire, frozen=True):
-    """``user`` left: tickets of theirs below ``epoch`` count no longer."""
+    """End of a membership by ``user``: tickets of theirs below ``epoch`` no longer count."""
 
     user: IdText
     epoch: Count
 
 
 class Removed(Wire, frozen=True):
-    """``user`` was removed by the owner: tickets of theirs below ``epoch`` count no longer."""
+    """End of the membership of ``user`` by the owner: tickets of theirs below ``epoch`` no longer
+    count."""
 
     user: IdText
     epoch: Count
@@ -75,7 +76,7 @@ class Owner(Wire, frozen=True):
 
 
 class Device(Wire, frozen=True):
-    """``user`` logged in (``bound``) or out with ``device``."""
+    """Login (``bound``) or logout of ``user`` on ``device``."""
 
     user: IdText
     device: Key32

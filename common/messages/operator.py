@@ -44,7 +44,8 @@ class _Result(msgspec.Struct, frozen=True, tag=True):
 
 
 class Status(_Command, frozen=True):
-    """``form``: `FORM` of the command line; another one is refused."""
+    """Ask for the state of the tracker. ``form``: `FORM` of the command line; another one is
+    refused."""
 
     form: Text = ""
 
@@ -54,7 +55,7 @@ class Stop(_Command, frozen=True):
 
 
 class ListUsers(_Command, frozen=True):
-    """``after``: the last user of the page before."""
+    """List users. ``after``: the last user of the page before."""
 
     after: Key = ""
 
@@ -84,7 +85,7 @@ class DeleteGroup(_Command, frozen=True):
 
 
 class SetRegistration(_Command, frozen=True):
-    """``mode``: None only asks which one it is."""
+    """Change the mode of registration. ``mode``: None asks for the present one."""
 
     mode: Registration | None = None
 
@@ -98,7 +99,7 @@ class OpenPage(_Command, frozen=True):
 
 
 class ListDevices(_Command, frozen=True):
-    """``after``: key of the last device of the page before, in hexadecimal."""
+    """List devices. ``after``: key of the last device of the page before, in hexadecimal."""
 
     after: Annotated[str, Meta(max_length=64, pattern="^([0-9a-f]{64})?$")] = ""
 
@@ -156,7 +157,8 @@ Command: TypeAlias = (
 
 
 class UserRow(_Row, frozen=True):
-    """``devices``: those that are logged in; ``online``: of these. ``owns``: groups."""
+    """User in a list. ``devices``: those that are logged in; ``online``: of these. ``owns``:
+    groups."""
 
     user: str
     disabled: bool
@@ -170,7 +172,8 @@ class UserRow(_Row, frozen=True):
 
 
 class GroupRow(_Row, frozen=True):
-    """``size_bytes``: of all shares. ``invitations``: open ones. ``log_head``: its last entry."""
+    """Group in a list. ``size_bytes``: of all shares. ``invitations``: open ones. ``log_head``: its
+    last entry."""
 
     group: str
     owner: str
@@ -204,7 +207,8 @@ class DeviceRow(_Row, frozen=True):
 
 
 class MemberRow(_Row, frozen=True):
-    """``role``: owner, member, or pending. ``online``, ``follows``: how many of ``devices`` do."""
+    """Member of a group. ``role``: owner, member, or pending. ``online``, ``follows``: how many of
+    ``devices`` do."""
 
     user: str
     role: str
@@ -259,7 +263,7 @@ class LogRow(_Row, frozen=True):
 
 
 class StatusIs(_Result, frozen=True):
-    """``log_head``: entries in the logs of all groups since they began.
+    """State of the tracker. ``log_head``: entries in the logs of all groups since they began.
 
     ``trackers``: that share the database; the counts are of all of them.
     """
@@ -293,7 +297,7 @@ class Groups(_Result, frozen=True):
 
 
 class RegistrationIs(_Result, frozen=True):
-    """``changed``: the command has changed it."""
+    """Mode of registration. ``changed``: the command has changed it."""
 
     registration: Registration
     changed: bool = False
@@ -329,7 +333,7 @@ class Members(_Result, frozen=True):
 
 
 class Swarms(_Result, frozen=True):
-    """``next``: where to go on; None at the end."""
+    """Page of swarms. ``next``: where to go on; None at the end."""
 
     rows: list[SwarmRow]
     next: SwarmCursor | None = None
@@ -383,7 +387,8 @@ class Point(_Row, frozen=True):
 
 
 class HistoryIs(_Result, frozen=True):
-    """``every_s``: time between two points; ``run``: differs after a restart of the tracker."""
+    """Recorded load of the tracker. ``every_s``: time between two points; ``run``: differs after a
+    restart of the tracker."""
 
     run: str
     every_s: float

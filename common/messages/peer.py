@@ -122,7 +122,7 @@ class Piece(Wire, frozen=True):
 
 
 class Pieces(Wire, frozen=True):
-    """``count`` pieces from ``first`` on, one after another in the data. On bulk connections, where
+    """Data of ``count`` pieces from ``first`` on, one after another. On bulk connections, where
     there is no other message."""
 
     channel: Channel

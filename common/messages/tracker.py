@@ -108,7 +108,7 @@ class ChangePassword(Wire, frozen=True):
 
 
 class PasswordChanged(Wire, frozen=True):
-    """``logged_out``: number of other devices that were logged out."""
+    """Answer to `ChangePassword`. ``logged_out``: number of other devices that were logged out."""
 
     logged_out: Count
 
@@ -168,7 +168,7 @@ class ListGroups(Wire, frozen=True):
 
 
 class GroupRow(msgspec.Struct, frozen=True, array_like=True):
-    """``role``: owner, member, pending or none."""
+    """Group in a list. ``role``: owner, member, pending or none."""
 
     group: IdText
     owner: IdText
@@ -245,7 +245,7 @@ class Invite(Wire, frozen=True):
 
 
 class InvitationRow(msgspec.Struct, frozen=True, array_like=True):
-    """``user``: its maker. ``used``: how many of its ``uses`` are taken."""
+    """Invitation in a list. ``user``: its maker. ``used``: how many of its ``uses`` are taken."""
 
     id: IdText
     user: IdText
@@ -578,7 +578,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Announced(Wire, frozen=True):
-    """``elsewhere``: the device should use another tracker with this key, which has fewer."""
+    """Renewed lease. ``elsewhere``: the device should use another tracker with this key, which has
+    fewer."""
 
     lease_s: float
     time_ms: TimeMs

@@ -37,7 +37,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """``labels``: the values of each label, None if it is open. ``buckets``: of a histogram."""
+    """Metric family. ``labels``: the values of each label, None if it is open. ``buckets``: of a
+    histogram."""
 
     name: str
     kind: Kind

@@ -7,7 +7,8 @@ from itertools import accumulate
 
 
 class Histogram:
-    """``bounds``: the upper bounds of the buckets, ascending; one without a bound is added."""
+    """Histogram of a metric. ``bounds``: the upper bounds of the buckets, ascending; one without a
+    bound is added."""
 
     __slots__ = ("_counts", "bounds", "sum")
 

@@ -63,7 +63,7 @@ def _view(frame: zmq.Frame | bytes) -> memoryview:
 
 
 def cut(data: Buffer, frame_bytes: int) -> list[memoryview]:
-    """``data`` in frames of that size, or of a larger one if there would be too many of them."""
+    """Cut ``data`` into frames of that size, or of a larger one if there would be too many."""
     view = memoryview(data)
     step = frame_size(len(view), frame_bytes)
     return [view[at : at + step] for at in range(0, len(view), step)] or [view]

@@ -117,7 +117,7 @@ class Console:
         return os.path.abspath(os.path.expanduser(typed) if self.at_prompt else typed)
 
     def hinted(self, text: str) -> str:
-        """``text`` with its commands completed, so that they reach the same peer."""
+        """Return ``text`` with its commands completed, so that they reach the same peer."""
         return shown(text, self.home_option, at_prompt=self.at_prompt)
 
     # -- speaking -------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def _with_dashes(error: click.NoSuchOption, command: Sequence[str]) -> str:
 
 
 def without_home(words: Sequence[str]) -> list[str]:
-    """``words`` without ``--home``, which hints have behind the program's name."""
+    """Return ``words`` without ``--home``, which hints have after the program's name."""
     kept: list[str] = []
     following = iter(words)
     for word in following:

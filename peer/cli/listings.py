@@ -225,7 +225,8 @@ def _shares_text(status: control.StatusIs) -> str:
 def download_lines(
     rows: Sequence[control.DownloadRow], *, terminal: bool, width: int | None = None
 ) -> list[str]:
-    """``[D] [GROUP] NAME``, one a line; a terminal shows the progress of each as well."""
+    """Format downloads as ``[D] [GROUP] NAME``, one a line; a terminal shows the progress of each
+    too."""
     heads = [f"[{_letter(row)}] [{printable(row.group)}] {printable(row.name)}" for row in rows]
     if not terminal:
         return heads

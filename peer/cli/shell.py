@@ -226,7 +226,7 @@ def _at_rest(rows: Iterable[control.DownloadRow]) -> Counter[_Download]:
 
 
 def _without_program(words: list[str]) -> list[str]:
-    """``words`` without the name of the program, with which hints and examples begin."""
+    """Return ``words`` without the name of the program, with which hints and examples begin."""
     return words[1:] if words[:1] == [PROGRAM] and len(words) > 1 else words
 
 

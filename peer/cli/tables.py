@@ -19,8 +19,8 @@ CUT_WIDTHS = (20, 13)  # "blake3:" and enough of a digest to tell it from others
 
 
 class Column(NamedTuple):
-    """``right``: aligned right, for numbers. A narrow terminal shows the beginning of a ``cut``
-    column, and no ``spare`` column."""
+    """Column of a table. ``right``: aligned right, for numbers. A narrow terminal shows the
+    beginning of a ``cut`` column, and no ``spare`` column."""
 
     title: str
     right: bool = False
@@ -109,7 +109,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
-    """``natural`` widths reduced to ``width``: texts first, the widest of them first."""
+    """Reduce ``natural`` widths to ``width``: texts first, the widest of them first."""
     widths = list(natural)
     for least, which in ((NAME_WIDTH // 2, False), (2, False), (2, True)):
         while (over := _total(widths) - width) > 0:
@@ -128,7 +128,7 @@ def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> li
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` in at most ``width`` columns of a terminal; ``…`` marks the omitted part."""
+    """Shorten ``text`` to at most ``width`` columns of a terminal; ``…`` marks the omitted part."""
     if text_width(text) <= width:
         return text
     if width < 1:

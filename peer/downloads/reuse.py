@@ -105,7 +105,7 @@ class ReuseCallbacks(Protocol):
     """The transfer, as the reuse of its pieces uses it. Called in the event loop."""
 
     def on_reused(self, found: tuple[int, ...], missing: tuple[int, ...]) -> None:
-        """``found`` are verified and written; no local file gave ``missing``."""
+        """Take note that ``found`` are verified and written; no local file gave ``missing``."""
 
     def on_reuse_failed(self, error: StorageError) -> None:
         """The disk takes nothing, for now or for good."""

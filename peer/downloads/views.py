@@ -263,5 +263,5 @@ def downloaded(job: DownloadJob) -> control.Downloaded:
 
 
 def shown_path(path: str) -> str:
-    """``path`` as text that can be sent. Why: paths on a disk need not be UTF-8."""
+    """Return ``path`` as text that can be sent. Why: paths on a disk need not be UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -41,7 +41,7 @@ def part_name(name: str) -> str:
 
 
 def name_with(name: str, suffix: str) -> str:
-    """``name`` with ``suffix``, cut to what a file system takes."""
+    """Return ``name`` with ``suffix``, cut to the length that a file system takes."""
     longest = NAME_BYTES_MAX - len(suffix)
     encoded = os.fsencode(name)
     if len(encoded) <= longest:

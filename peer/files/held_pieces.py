@@ -11,7 +11,7 @@ from threading import Lock
 
 
 class HeldPieces:
-    """``wanted``: the pieces of a selection; None for all.
+    """Verified pieces of a part. ``wanted``: the pieces of a selection; None for all.
 
     Thread safety: every method. ``_lock`` guards the number and the unsynced runs."""
 

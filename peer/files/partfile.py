@@ -109,7 +109,7 @@ class PartFiles(ABC):
         """Fill ``view`` from ``offset`` of the stream; return False if some bytes are missing."""
 
     def read(self, offset: int, length: int) -> Buffer | None:
-        """``length`` bytes from ``offset`` of the stream; None if some are missing."""
+        """Return ``length`` bytes from ``offset`` of the stream; None if some are missing."""
         data = new_memory(length)
         return data if self.read_into(offset, data) else None
 

@@ -53,7 +53,7 @@ class _CutOff(Exception):
 
 
 class PartFolder(PartFiles):
-    """``fd`` is the folder at the top; ``found``: an earlier process made it.
+    """Folder that is being downloaded. ``fd``: its top; ``found``: an earlier process made it.
 
     Of a ``selection`` no other file is made. Bytes of other files in its pieces go to one file of
     the part, which `drop_rest` removes.

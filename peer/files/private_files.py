@@ -29,7 +29,8 @@ class Delicate(NamedTuple):
         return bool(self.hidden or self.private)
 
     def words(self) -> str:
-        """``2 hidden files and 1 file that only its owner may read: ".env", "key.pem"``."""
+        """Name the files: ``2 hidden files and 1 file that only its owner may read: ".env",
+        "key.pem"``."""
         parts = []
         if self.hidden:
             parts.append(f"{self.hidden} hidden file{'s' * (self.hidden != 1)}")

@@ -32,7 +32,7 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 class _Pattern:
-    """``parts``: the name or glob of each part of the path; None stands for ``**``."""
+    """Compiled glob. ``parts``: name or glob of each part of the path; None stands for ``**``."""
 
     def __init__(self, text: str) -> None:
         body = text.strip("/")

@@ -32,8 +32,9 @@ class Links(StrEnum):
 
 
 class SharingRule(msgspec.Struct, frozen=True, array_like=True):
-    """``roots``: further folders that may hold link targets, as real paths in bytes; ``exclude``:
-    patterns as in a ``.gitignore``; ``skip``: leave out the entries that cannot be shared.
+    """Rule for the entries of a shared folder. ``roots``: further folders that may hold link
+    targets, as real paths in bytes; ``exclude``: patterns as in a ``.gitignore``; ``skip``: leave
+    out the entries that cannot be shared.
     """
 
     links: str = Links.REFUSE.value

@@ -50,7 +50,7 @@ class SourceFiles:
         self._owner = object()
 
     def read(self, offset: int, length: int) -> Buffer:
-        """``length`` bytes of the stream from ``offset``, in memory that nothing changes
+        """Return ``length`` bytes of the stream from ``offset``, in memory that nothing changes
         afterwards.
 
         Raises `ContentChanged`, `TooManyOpenFiles` or `IOFailed`.

@@ -20,7 +20,7 @@ from peer.workers import Workers
 
 
 class FollowRecord(msgspec.Struct, frozen=True):
-    """``user`` follows ``group`` into the folder ``path``, a real path as bytes.
+    """Follow of ``group`` by ``user`` into the folder ``path``, a real path as bytes.
 
     ``folder`` is its identity: another folder at that path is a mount point without its disk.
     ``topic`` is that of the group, which tells it from a later group of the same name.

@@ -31,7 +31,8 @@ _PAUSE_S = 0.02  # between chunks beyond the limit: a flood costs its writer tim
 
 
 class HookResult(NamedTuple):
-    """``code``: the exit code, negative for a signal. ``ended_by``: why it was ended, if it was."""
+    """End of a hook. ``code``: the exit code, negative for a signal. ``ended_by``: why it was
+    ended, if it was."""
 
     code: int
     ended_by: str = ""

@@ -19,7 +19,7 @@ BLOCK_BYTES_MIN = 128 * 1024  # smaller reads are cheap, and keep no large block
 
 
 class Block(NamedTuple):
-    """``handle`` of the library; ``view`` of its ``size`` bytes."""
+    """Memory block of the library: its ``handle``, and a ``view`` of its ``size`` bytes."""
 
     handle: int
     view: memoryview

@@ -19,7 +19,8 @@ PLACE_BYTES = 32
 
 
 class PieceDigest(NamedTuple):
-    """``digest`` of the piece alone, and the value of its ``place`` in the whole."""
+    """Digests of one piece: ``digest`` of it alone, and its chaining value at its place in the
+    whole."""
 
     digest: bytes
     place: bytes

@@ -34,7 +34,7 @@ class CompiledFolder:
     """Entries of one content. Thread safety: every method."""
 
     def __init__(self, handle: int, count: int) -> None:
-        """``handle`` is that of the library, which is freed with this object."""
+        """Take over ``handle`` of the library, which is freed with this object."""
         found = library()
         assert found is not None, "the caller has a handle of it"
         self._call = found.call

@@ -28,7 +28,7 @@ _HAS_ZMQ, _HAS_AEGIS = 1, 2
 
 
 class Event(ctypes.Structure):
-    """``mt_event`` of native/src/native.h."""
+    """Struct ``mt_event`` of native/src/native.h."""
 
     _fields_ = (
         ("kind", c_uint32),

@@ -46,13 +46,14 @@ class InventoryListener(Protocol):
     """Callbacks for changes of the inventory."""
 
     def content_added(self, served: ServedContent) -> None:
-        """``served`` can be fetched from now on."""
+        """Take note that ``served`` can be fetched from now on."""
 
     def content_removed(self, content: ContentId, refusal: Refusal) -> None:
-        """``content`` is no longer served; ``refusal`` is the reason for its clients."""
+        """Take note that ``content`` is no longer served; ``refusal`` is the reason for its
+        clients."""
 
     def group_removed(self, content: ContentId, group: GroupId) -> None:
-        """``content`` is no longer served by the right of ``group``."""
+        """Take note that ``content`` is no longer served by the right of ``group``."""
 
     def held_more(self, content: ContentId, pieces: tuple[int, ...]) -> None:
         """These pieces can be served."""

@@ -85,7 +85,8 @@ class PieceReader:
         notify: Callable[[str], None],
         counts: Counter[str] | None = None,
     ) -> None:
-        """``counts``: gets the bytes that are read, and failed reads by `errno_word`."""
+        """Create a reader; ``counts`` gets the bytes that are read, and failed reads by
+        `errno_word`."""
         self._inventory = inventory
         self._workers = workers
         self._notify = notify

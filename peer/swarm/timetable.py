@@ -36,7 +36,8 @@ class Speeds:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Slot:
-    """``minute`` of the day ``weekday`` (0 is Monday) from which ``speeds`` hold."""
+    """Entry of a timetable: ``minute`` of the day ``weekday`` (0 is Monday) from which ``speeds``
+    hold."""
 
     weekday: int
     minute: int

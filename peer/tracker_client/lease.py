@@ -36,7 +36,8 @@ class LeaseKeeper:
         instance: bytes = b"",
         rates: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
     ) -> None:
-        """``rates``: bytes of pieces a second that this device receives and sends."""
+        """Create the keeper; ``rates`` gives the bytes of pieces a second that this device receives
+        and sends."""
         self._link = link
         self._replica = replica
         self._where = where

@@ -70,7 +70,7 @@ class Noise:
             thread.join()
 
     def watched_by(self, who: Person) -> Watcher:
-        """``watch``, when it has heard something."""
+        """Return ``watch`` once it has received something."""
         return self._tuned_in(who.spawn("--json", "watch", self.group))
 
     def followed_by(self, who: Person) -> Watcher:

@@ -190,7 +190,8 @@ def write_noise(download: Fetch) -> int:
 
 
 def damaged_between_two_starts(alice: Person, bob: Person, damage: Callable[[Fetch], int]) -> None:
-    """``damage`` tells how many pieces it destroyed; all others must still be held."""
+    """Stop, damage and restart. ``damage`` returns how many pieces it destroyed; all others must
+    still be held."""
     download = begin(alice, bob, SIZE)
     download.until(SIZE // 2)
     bob.down()  # in order: all that was verified is synced

@@ -56,7 +56,7 @@ def listed(person: Person) -> str:
 
 
 def fetched(swarm: Swarm, source: Person, other: Person, group: str) -> None:
-    """``other`` fetches a new file of ``source``'s."""
+    """Let ``other`` fetch a new file of ``source``."""
     path = swarm.file(SIZE)
     source.share(path, group)
     dest = swarm.folder()

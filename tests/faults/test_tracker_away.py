@@ -211,7 +211,7 @@ def test_f09_a_seeder_cut_off_never_serves_beyond_a_tickets_life(
 
 
 class Watcher:
-    """``watch --json`` in a process of its own."""
+    """Process of ``watch --json``."""
 
     def __init__(self, who: Person) -> None:
         self.process = who.spawn("--json", "watch")

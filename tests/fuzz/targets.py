@@ -38,7 +38,7 @@ KEY, TOPIC = b"k" * 32, b"t" * 16
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``run`` raises what is a find; ``seeds`` are inputs that it reads."""
+    """Fuzz target: ``run`` raises if there is a finding; ``seeds`` are inputs that it reads."""
 
     name: str
     run: Callable[[bytes], None]

@@ -27,8 +27,8 @@ SIZES = (0, 1, 20_000, 600_000)
 
 @dataclass
 class Group:
-    """``members`` in the order of their coming; ``shares``: the content of each name, and who
-    offers it."""
+    """Group of the model. ``members``: in the order of joining; ``shares``: for each name its
+    content, and the users who offer it."""
 
     owner: str
     members: list[str]

@@ -152,7 +152,7 @@ def _fill(disk: Path) -> None:
 
 @contextlib.contextmanager
 def small_disk(base: Path, kind: str) -> Iterator[Small]:
-    """``tmpfs``, or ``ext4`` on a loop device; ``thin`` when that has less room than it says."""
+    """Mount ``tmpfs``, or ``ext4`` on a loop device; ``thin``: has less space than it reports."""
     disk, below = base / "disk", base / "below"
     image = None if kind == "tmpfs" else below / "image"
     words = ["-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs"]

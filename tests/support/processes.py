@@ -104,7 +104,7 @@ class RunningTracker:
     def __init__(
         self, swarm: Swarm, name: str, bind: str, *words: str, before: Sequence[str] = ()
     ) -> None:
-        """``before``: options before the command."""
+        """Start a command. ``before``: options before the command."""
         self.home = swarm.root / name
         self.words = words
         self.before = before
@@ -391,12 +391,12 @@ class Person:
 
 
 def _is_progress(line: str) -> bool:
-    """``NAME: digesting, …``: the plain lines of long work."""
+    """Recognise ``NAME: digesting, …``: the plain lines of long work."""
     return not line.startswith(("error: ", "hint: ")) and ": " in line
 
 
 def content(size: int, seed: int = 0) -> bytes:
-    """``size`` bytes in which no two pieces are alike."""
+    """Return ``size`` bytes in which no two pieces are alike."""
     import random
 
     return random.Random(f"{seed}/{size}").randbytes(size)

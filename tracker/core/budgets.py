@@ -58,7 +58,7 @@ class HasBudgets(Protocol):
 
 @change(41)
 class BudgetSpent(Change):
-    """``amount`` of a budget was spent at ``at_ms``. In memory only.
+    """Use of ``amount`` of a budget at ``at_ms``. In memory only.
 
     ``user`` is a network for `Budget.INVITATIONS_TRIED_AT`.
     """

@@ -200,7 +200,7 @@ class Nudge:
 
 @dataclass(frozen=True, slots=True)
 class RenewLease:
-    """``device`` is online for another lease. ``elsewhere``: as in `Announced`."""
+    """New lease of ``device``, which is online. ``elsewhere``: as in `Announced`."""
 
     device: DeviceKey
     user: UserId

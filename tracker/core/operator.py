@@ -98,7 +98,7 @@ class DeleteGroup:
 
 @dataclass(frozen=True, slots=True)
 class SetRegistration:
-    """``mode``: None only asks which one it is."""
+    """Change the mode of registration. ``mode``: None asks for the present one."""
 
     mode: Registration | None
 

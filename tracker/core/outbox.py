@@ -32,7 +32,8 @@ DOWN_MAX = 1_000  # departures in one update; peers find the others gone when th
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """``body`` for ``topic``, sealed with ``key`` of ``epoch``; without a key it is not sealed."""
+    """Publication of ``body`` on ``topic``, sealed with ``key`` of ``epoch``; not sealed without a
+    key."""
 
     topic: bytes
     body: events.Published

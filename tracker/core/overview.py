@@ -42,7 +42,7 @@ FETCHING_ROWS = 20  # devices that fetch one share
 
 @dataclass(frozen=True, slots=True)
 class ListDevices:
-    """``after``: None for the first page."""
+    """List devices. ``after``: None for the first page."""
 
     after: DeviceKey | None
 
@@ -54,7 +54,7 @@ class ListMembers:
 
 @dataclass(frozen=True, slots=True)
 class ListSwarms:
-    """``group``, ``share``: the last one looked at; an empty group begins."""
+    """List swarms. ``group``, ``share``: the last one looked at; an empty group begins."""
 
     group: GroupId
     share: ShareId

@@ -80,7 +80,7 @@ class Swarm:
 
 @dataclass(frozen=True, slots=True)
 class SwarmChange:
-    """``device`` became a source in swarm ``key``, or changed as one; None: it no longer is one."""
+    """Change of ``device`` as a source of swarm ``key``; None: it is no longer one."""
 
     key: SwarmKey
     device: DeviceKey

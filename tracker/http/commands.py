@@ -34,7 +34,7 @@ class GetStatus(_Command, frozen=True):
 
 
 class ListUsers(_Command, frozen=True):
-    """``text``: part of a name. ``online``: only users with a device online."""
+    """List users. ``text``: part of a name. ``online``: only users with a device online."""
 
     text: Text = ""
     online: bool = False
@@ -42,7 +42,7 @@ class ListUsers(_Command, frozen=True):
 
 
 class ResetPassword(_Command, frozen=True):
-    """``password``: empty for a random one."""
+    """Set a new password. ``password``: empty for a random one."""
 
     user: Text
     password: Text = ""
@@ -54,7 +54,7 @@ class ListGroups(_Command, frozen=True):
 
 
 class ListDevices(_Command, frozen=True):
-    """``text``: part of a user, key or address."""
+    """List devices. ``text``: part of a user, key or address."""
 
     text: Text = ""
     online: bool = False
@@ -62,7 +62,7 @@ class ListDevices(_Command, frozen=True):
 
 
 class ListSwarms(_Command, frozen=True):
-    """``text``: part of a group or name. ``group``: one group, exactly."""
+    """List swarms. ``text``: part of a group or name. ``group``: one group, exactly."""
 
     text: Text = ""
     group: Text = ""
@@ -71,13 +71,13 @@ class ListSwarms(_Command, frozen=True):
 
 
 class GetHistory(_Command, frozen=True):
-    """``after``: number of the last point that is known."""
+    """Get the recorded load. ``after``: number of the last point that is known."""
 
     after: Annotated[int, Meta(ge=0)] = 0
 
 
 class Backup(_Command, frozen=True):
-    """``file``: an absolute path on the tracker's machine."""
+    """Write a backup. ``file``: an absolute path on the tracker's machine."""
 
     file: Text
     replace: bool = False
@@ -131,7 +131,8 @@ class HealthRow(msgspec.Struct, frozen=True):
 
 
 class SwarmsAre(msgspec.Struct, frozen=True):
-    """``wanted``: unseeded shares that devices fetch. ``matching``: rows before ``limit``.
+    """Page of swarms. ``wanted``: unseeded shares that devices fetch. ``matching``: rows before
+    ``limit``.
 
     ``complete``: False if there are more shares of a health than are kept, those without fetching
     devices being left out.

@@ -51,8 +51,8 @@ _ORIGIN = re.compile(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """``api``: serve ``api.sock``. ``origin``: of its page behind a proxy. ``metrics``: HOST:PORT
-    for Prometheus, or empty."""
+    """Settings of the web process. ``api``: serve ``api.sock``. ``origin``: of its page behind a
+    proxy. ``metrics``: HOST:PORT for Prometheus, or empty."""
 
     api: bool = False
     origin: str = ""

@@ -39,7 +39,8 @@ class PasswordReplaced(Change):
 
 @change(3)
 class AccountDisabled(Change):
-    """``user`` can do nothing until ``disabled`` is withdrawn; nothing of theirs is deleted."""
+    """Disabled account: ``user`` can do nothing until ``disabled`` is withdrawn; nothing of theirs
+    is deleted."""
 
     user: UserId
     disabled: bool
@@ -79,7 +80,7 @@ class RegistrationSet(Change):
 
 @change(6)
 class DeviceBound(Change):
-    """``device`` acts for ``user`` until it is unbound."""
+    """Login: ``device`` acts for ``user`` until it is unbound."""
 
     device: DeviceKey
     user: UserId
@@ -110,7 +111,7 @@ class DeviceUnbound(Change):
 
 @change(8)
 class DeviceSeen(Change):
-    """``device``, which is bound, was last seen at ``at_ms``."""
+    """Last contact of ``device``, which is bound, at ``at_ms``."""
 
     device: DeviceKey
     at_ms: int

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @change(35)
 class FollowSet(Change):
-    """``device`` follows the group; unbinding, `MemberGone` and `GroupDissolved` end it too."""
+    """Follow of a group by ``device``; unbinding, `MemberGone` and `GroupDissolved` end it too."""
 
     group: GroupId
     user: UserId

@@ -106,7 +106,7 @@ class OwnerChanged(Change):
 
 @change(13)
 class MemberJoined(Change):
-    """``seq`` is that of the log entry of this event; the member may read the log from there on."""
+    """New member, who may read the log from ``seq`` on, the entry of this event."""
 
     group: GroupId
     user: UserId
@@ -123,7 +123,7 @@ class MemberJoined(Change):
 
 @change(14)
 class MemberGone(Change):
-    """``user`` is no longer a member; the group continues in ``epoch`` with a fresh event key."""
+    """End of the membership of ``user``; the group continues in ``epoch`` with a new event key."""
 
     group: GroupId
     user: UserId

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @change(25)
 class ManifestStored(Change):
-    """``sender``, in memory only: the user whose offer should follow."""
+    """Stored manifest. ``sender``, in memory only: the user whose offer should follow."""
 
     summary: ManifestSummary
     body: bytes = field(repr=False)
@@ -28,7 +28,7 @@ class ManifestStored(Change):
 
 @change()
 class ManifestShown(Change):
-    """``user`` has sent the whole manifest, and so knows its content. In memory only."""
+    """Proof that ``user`` knows a content: the whole manifest was sent. In memory only."""
 
     user: UserId
     content: ContentId
@@ -65,7 +65,7 @@ class VersionAdded(Change):
 
 @change(28)
 class VersionsWithdrawn(Change):
-    """``version`` of a name, with ``earlier`` all before it too, may not be offered again.
+    """Withdrawal of ``version`` of a name, with ``earlier`` of all before it too: no new offers.
 
     All their offers end. ``contents``: those of the versions that have offers.
     """

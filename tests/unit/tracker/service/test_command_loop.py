@@ -637,7 +637,7 @@ BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
 
 
 def enters(harness: LoopHarness, user: str, device: DeviceKey) -> None:
-    """``user`` is logged in on ``device`` as well."""
+    """Log ``user`` in on ``device`` as well."""
     changes: list[Any] = [DeviceBound(device, user, 1)]
     if user not in harness.loop.context.state.accounts:
         changes.insert(0, AccountCreated(user, "h", 1))
