@@ -22,6 +22,7 @@ from common.host.clock import monotonic
 from common.host.streams import leave
 
 LOG_BYTES_MAX = 10 * 1024 * 1024
+_START_BYTES = 1 << 20  # a new home needs less
 END_S = 15.0  # a process that ends in order needs less
 _TURN_S = 0.005
 
@@ -68,10 +69,20 @@ def startup_error(log: Path, began: int) -> tuple[str, str | None]:
         elif line.startswith("hint: ") and message:
             hint = line.removeprefix("hint: ")
     if not message:
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        message = f"start failed: {last}"
-        hint = shell_hint("its log may say why", "tail", str(log))
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        if not last and _is_full(log.parent):
+            return f"start failed: no space left in {log.parent}", "free some space there"
+        message = f"start failed: {last or 'its log is empty'}"
+        hint = shell_hint("its log may say why", "tail", str(log)) if last else None
     return message, hint
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a start in ``folder`` can have failed for space, without space to log the reason."""
+    with suppress(OSError):
+        found = os.statvfs(folder)
+        return found.f_blocks > 0 and found.f_bavail * found.f_frsize < _START_BYTES
+    return False
 
 
 class Forked:

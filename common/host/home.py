@@ -116,8 +116,12 @@ class HomeLock:
         if not self._take():
             os.close(self._fd)
             raise HomeBusy(f"another process uses the home {home}")
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            os.close(self._fd)
+            raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
         remove_temp_files(home)
 
     def _take(self) -> bool:

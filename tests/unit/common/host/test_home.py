@@ -112,6 +112,17 @@ class TestLocks:
         assert lock_holder(tmp_path) is None
         HomeLock(tmp_path).release()
 
+    def test_a_lock_that_cannot_be_written_is_named_and_free(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch, pytest.raises(StorageError, match="lock: No space"):
+            patch.setattr(os, "write", full)
+            HomeLock(tmp_path)
+        HomeLock(tmp_path).release()
+
     def test_a_lock_ends_with_its_process(self, tmp_path: Path) -> None:
         code = (
             "import sys; from pathlib import Path; from common.host.home import HomeLock\n"

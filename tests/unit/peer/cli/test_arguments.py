@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -125,6 +127,19 @@ def test_the_last_words_of_a_peer_that_did_not_start(tmp_path: Path) -> None:
     failed = startup_error(log, 0, -9)
     assert failed.message.endswith("ValueError: oh")
     assert failed.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("free", "reason"), [(9, "no space left in"), (9 << 20, "its log is empty")]
+)
+def test_a_peer_that_could_not_write_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, reason: str
+) -> None:
+    (tmp_path / "peer.log").touch()
+    found = SimpleNamespace(f_blocks=9, f_bavail=free, f_frsize=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: found)
+    failed = startup_error(tmp_path / "peer.log", 0, 1)
+    assert failed.message.startswith(f"start failed: {reason}")
 
 
 def test_the_example_of_a_configuration_is_as_it_is_by_default(tmp_path: Path) -> None:
