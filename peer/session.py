@@ -18,6 +18,7 @@ from common.ids import GroupId, UserId
 from common.messages import events
 from common.names import fold_id, printable
 from common.shared_refusals import not_logged_in
+from common.units import count_text
 from peer.background_tasks import BackgroundTasks
 from peer.downloads.manager import Downloads
 from peer.follows.manager import Follows
@@ -84,8 +85,8 @@ class Session:
         if not shares and not downloads:
             return None
         return (
-            f"{current} is logged in here: {shares:,} shares and {downloads:,} unfinished "
-            f"downloads stop until the next login as {current}"
+            f"{current} is logged in here: {count_text(shares, 'share')} and "
+            f"{count_text(downloads, 'unfinished download')} stop until the next login as {current}"
         )
 
     async def begin(self, user: UserId) -> None:

@@ -19,7 +19,7 @@ from tracker.cli_options import database_option, home_option, json_option, show
 @click.option("--replace", is_flag=True, help="Replace FILE if it is there.")
 @json_option
 def export_keys(file: Path, home: Path, replace: bool) -> None:
-    """Write the keys of this tracker to FILE, for another tracker of the same link.
+    """Write the keys of this tracker to FILE, for `join`.
 
     With them anyone can pose as the tracker: copy FILE over a safe way, and delete it afterwards.
 
@@ -38,9 +38,9 @@ def export_keys(file: Path, home: Path, replace: bool) -> None:
 @database_option
 @json_option
 def join(file: Path, home: Path, database: str | None) -> None:
-    """Take the keys in FILE, to be one of several trackers with one link.
+    """Become one of several trackers, with the keys in FILE.
 
-    FILE is from `export-keys` at one of them. The tracker must not run.
+    FILE is from `export-keys` at one of them. They have one link. The tracker must not run.
 
     Example: mini-torrent-tracker join keys.json --database postgresql://tracker@db/mini
     """
@@ -63,10 +63,10 @@ def join(file: Path, home: Path, database: str | None) -> None:
 @home_option
 @json_option
 def migrate_to(url: str, home: Path) -> None:
-    """Move the database of this tracker to PostgreSQL, under the same link.
+    """Move the database of this tracker to PostgreSQL.
 
-    URL names an empty database. The tracker must not run; from then on it uses that one. The file
-    is kept under another name.
+    The link stays the same. URL names an empty database. The tracker must not run; from then on
+    it uses that one. The file is kept under another name.
 
     Example: mini-torrent-tracker migrate-to postgresql://tracker@db.example.org/mini
     """

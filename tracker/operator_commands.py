@@ -111,7 +111,7 @@ def stop(home: Path) -> None:
 @home_option
 @json_option
 def status(home: Path) -> None:
-    """Show the running tracker: link, users and devices online, groups and shares.
+    """Show the running tracker: link, users, groups and shares.
 
     Exits with 3 if none runs. Example: mini-torrent-tracker status
     """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "--timeout",
     metavar="DURATION",
     callback=duration,
-    help="Wait at most so long, as in 90s, 10m, 12h or 7d; then exit with 6. The download goes on.",
+    help="Wait at most this long (90s, 10m, 12h, 7d); then exit with 6. The download goes on.",
 )
 @click.option(
     "--pick",

@@ -35,7 +35,7 @@ def create_group(console: Console, group: str) -> None:
     "--timeout",
     metavar="DURATION",
     callback=duration,
-    help="Wait at most so long, as in 90s, 10m, 12h or 7d; then exit with 6. The request stays.",
+    help="Wait at most this long (90s, 10m, 12h, 7d); then exit with 6. The request stays.",
 )
 def join_group(console: Console, group: str, wait: bool, timeout: float | None) -> None:
     """Ask the owner of a group to accept you.

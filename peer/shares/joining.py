@@ -222,7 +222,7 @@ def _taken(command: control.UploadFile, group: GroupId, name: str, may_replace: 
         words = _options(command, replace=True)
         return Refused(
             Code.TAKEN,
-            f"another content is shared as {shown} in this group, or its former state",
+            f"this group has another content, or an earlier state of it, as {shown}",
             hint("make it the next version", "upload-file", command.path, group, options=words),
         )
     stem, dot, ending = name.rpartition(".")
