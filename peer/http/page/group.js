@@ -30,9 +30,8 @@ function FileList({ files, onDownload }) {
         ${files.slice(first, last).map((file, at) => html`
           <div class="file" role="listitem" key=${`${file.name}@${file.version}`} style=${{ top: `${(first + at) * ROW}px` }}>
             <div class="grow"><div class="name" title=${file.name}>${file.name}${file.version > 1 || file.current === false ? ` @${file.version}` : ""}</div>
-              <div class="soft small">${size(file.size_bytes)}${file.files > 1 ? `, ${file.files} files` : ""}, by
+              <div class="soft small">${size(file.size_bytes)}${file.files > 1 ? `, ${file.files} files` : ""}, <span class=${file.seeders ? "" : "bad"}>${count(file.seeders, "seeder")}</span>, by
                 ${" "}${file.shared_by.slice(0, 3).join(", ")}${file.shared_by.length > 3 ? " …" : ""}</div></div>
-            <span class=${`small nowrap ${file.seeders ? "soft" : "bad"}`}>${count(file.seeders, "seeder")}</span>
             <button onClick=${() => onDownload(file.current === false ? { ...file, name: `${file.name}@${file.version}` } : file)} aria-label=${`Download ${file.name}`}>Download</button>
           </div>`)}
       </div>

@@ -54,7 +54,7 @@ export function Graph({ title, points, series, height = 150 }) {
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
     const made = new uPlot({
       width: box.current.clientWidth || 300, height,
-      padding: [8, 12, 0, 0],
+      padding: [8, 36, 0, 0], // half of the last time on the axis
       legend: { show: false }, cursor: { show: false },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
       axes: [{ ...axis, space: 90, size: 32, values: (_, ticks) => ticks.map((tick) => clockOf(tick, ticks.length > 1 && ticks[1] - ticks[0] < 60)) },
