@@ -46,7 +46,7 @@ class Event(ctypes.Structure):
 
 
 _BYTES = c_void_p  # an address: Python objects are passed by `address_of`
-_TYPES: dict[str, tuple[object, tuple[object, ...]]] = {
+TYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "mt_load": (c_int, (c_char_p, c_char_p)),
     "mt_digest": (None, (_BYTES, c_size_t, c_uint64, _BYTES, _BYTES)),
     "mt_digest_file": (c_int, (c_int, c_uint64, c_size_t, c_uint64, _BYTES, _BYTES)),
@@ -114,7 +114,7 @@ class Library:
         abi = int(self.call.mt_abi())
         if abi != ABI:
             raise OSError(f"{path} has interface {abi}; this release needs {ABI}")
-        for name, (result, arguments) in _TYPES.items():
+        for name, (result, arguments) in TYPES.items():
             function = getattr(self.call, name)
             function.restype, function.argtypes = result, arguments
         found = self.call.mt_load(_path_of("libzmq"), _path_of("libsodium", "_sodium"))

@@ -23,10 +23,3 @@ def test_the_files_of_blake3_have_the_hashes_of_their_release() -> None:
     assert version is not None
     assert f"BLAKE3 {version[1]}" in (NATIVE / "README.md").read_text("utf-8")
     assert "CC0" in (folder / "LICENSE").read_text("utf-8")
-
-
-def test_the_interface_has_the_same_number_in_c_and_in_python() -> None:
-    from peer.native.library import ABI
-
-    header = (NATIVE / "src" / "native.h").read_text("utf-8")
-    assert f"#define MT_ABI {ABI}\n" in header
