@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from tracker.core.changes.accounts import AccountCreated
 from tracker.core.changes.groups import GroupCreated
 from tracker.core.changes.shares import ManifestDropped, ManifestStored
 from tracker.core.records import ManifestSummary
+from tracker.store import journal, postgres_store, tables
 from tracker.store import postgres_connections as pg
-from tracker.store import postgres_store, tables
+from tracker.store.cluster_rows import TrackerRow
+from tracker.store.cluster_tables import ClusterTables
 from tracker.store.postgres_store import PostgresStore
-from tracker.store.turns import FellBehind, InDoubt, LogConflict
+from tracker.store.turns import FellBehind, InDoubt, LogConflict, OldReader
 
 NOBODY = DeviceKey(b"n" * 32)
 
@@ -352,3 +355,26 @@ def test_f34_a_server_that_was_restarted_or_frozen_is_used_again(tmp_path: Path)
         assert store.turn(3).commit([account("last")], []) == 4
         assert len(store.load().accounts) == 4
         store.close()
+
+
+def test_f173_a_change_that_a_serving_tracker_cannot_read_waits_for_its_update(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other changes keep the format that all read."""
+    here, there = pair
+    cluster = ClusterTables(here.url)
+    cluster.connect()
+    old = TrackerRow(b"old", b"", "tcp://old:1", "1.0\x1b", 1, 0, 0)
+    cluster.beat(old)
+    monkeypatch.setattr(journal, "FORMAT", 2)
+    monkeypatch.setitem(journal.SINCE, journal._TAG_OF[AccountCreated], 2)
+    refused = here.turn(0)
+    with pytest.raises(OldReader, match=r"tcp://old:1 of release 1.0\\x1b must be updated first"):
+        refused.commit([account("alice")], [])
+    assert there.turn(0).commit([], []) == 1
+    cluster.beat(replace(old, format=2))
+    assert here.turn(1).commit([account("alice")], []) == 2
+    with here._engine.connect() as db:
+        formats = sa.select(tables.changes.c.format).order_by(tables.changes.c.serial)
+        assert list(db.execute(formats).scalars()) == [1, 2]
+    cluster.close()

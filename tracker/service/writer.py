@@ -34,7 +34,7 @@ from common.host.clock import monotonic
 from common.ids import DeviceKey
 from tracker.core.changes.base import Change
 from tracker.core.state import State
-from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict, Store, Turn
+from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict, OldReader, Store, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -170,7 +170,7 @@ class Writer:
                 position = future.result()
             except InDoubt as doubt:
                 log.warning("%s; the tracker asks the database about this commit", doubt.message)
-            except LogConflict:
+            except (LogConflict, OldReader):
                 raise
             except StorageError as error:
                 self._failed(error)

@@ -6,7 +6,9 @@ Owns: the format number, and the check of what is read. Not here: the tag of eac
 
 Each change is an array: its tag, then its fields in order. Invariant: a tag is never used for
 another kind, and fields are appended with defaults only, so that releases of one format understand
-each other. A change of the format is written only if every live tracker reads it.
+each other. A kind that a format lacks is in ``SINCE``. Each commit has the lowest format that has
+all its kinds, and is written only if every tracker that serves reads that
+(see tracker.store.postgres_store).
 
 Left out: the bodies of manifests, which are in a table of their own, and `ManifestShown`, which
 concerns the uploads to one process.
@@ -29,6 +31,8 @@ from tracker.core.changes.shares import ManifestStored
 from tracker.store.statements.writing import KINDS
 
 FORMAT = 1
+SINCE: dict[int, int] = {}
+"""Formats, by tag, of the kinds of changes that came after format 1. Raise ``FORMAT`` with it."""
 
 
 class UnreadableJournal(StorageError):
@@ -95,6 +99,13 @@ def encode(changes: Iterable[Change], nudged: Sequence[DeviceKey]) -> bytes:
         kind = type(change)
         records.append((_TAG_OF[kind], *_FIELDS[kind](change)))
     return _encoder.encode(_Body(records, list(nudged)))
+
+
+def format_of(changes: Iterable[Change]) -> int:
+    """Return the lowest format that has all kinds of ``changes``."""
+    if not SINCE:
+        return 1
+    return max((SINCE.get(_TAG_OF.get(type(each), 0), 1) for each in changes), default=1)
 
 
 def decode(format_: int, body: bytes) -> tuple[tuple[Change, ...], tuple[DeviceKey, ...]]:

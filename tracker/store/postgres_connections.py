@@ -217,3 +217,13 @@ def cut(connection: psycopg.Connection[Any]) -> None:
         descriptor = os.dup(connection.fileno())
         with socket.socket(fileno=descriptor) as end:
             end.shutdown(socket.SHUT_RDWR)
+
+
+def into(warnings: list[str]) -> Any:
+    """Return a handler of notices that appends the warnings among them."""
+
+    def take(diagnostic: Any) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            warnings.append(str(diagnostic.message_primary))
+
+    return take

@@ -48,6 +48,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.errors import StorageError
 from common.host.clock import monotonic
 from common.ids import ContentId, DeviceKey, TrackerId
+from common.names import printable
 from tracker.core.changes.base import Change
 from tracker.core.state import State
 from tracker.store import journal, leap
@@ -55,13 +56,12 @@ from tracker.store import postgres_connections as pg
 from tracker.store import tables as t
 from tracker.store.failures import text_of
 from tracker.store.gathered_postgres import PostgresGathered
-from tracker.store.journal import FORMAT
 from tracker.store.loader import Loader
 from tracker.store.migrate import upgrade
 from tracker.store.statements.shares import parts_of
 from tracker.store.statements.writing import gather
 from tracker.store.table_store import TableStore, fact
-from tracker.store.turns import Commit, FellBehind, InDoubt
+from tracker.store.turns import Commit, FellBehind, InDoubt, OldReader
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,12 @@ _PRUNE = sa.text(
         AND serial <= coalesce(
           (SELECT min(position) FROM trackers WHERE seen_ms > {_NOW_MS} - 10000), :all)
       ORDER BY serial LIMIT :rows)
+    """
+)
+_OLD_READER = sa.text(
+    f"""
+    SELECT endpoint, release FROM trackers
+    WHERE format < :format AND seen_ms > {_NOW_MS} - 10000 ORDER BY format LIMIT 1
     """
 )
 
@@ -320,7 +326,7 @@ class PostgresStore(TableStore):
             # A number left out: others find the next one missing.
             serial = max(head, self._known[0]) + 2
             driver: Any = db.connection.driver_connection
-            values = (serial, self.own, os.urandom(16), FORMAT, journal.encode((), ()))
+            values = (serial, self.own, os.urandom(16), 1, journal.encode((), ()))
             driver.execute(_JOURNAL, values)
         self._lost = False
 
@@ -345,9 +351,11 @@ class PostgresTurn:
     def commit(self, changes: Sequence[Change], nudged: Sequence[DeviceKey]) -> int:
         """Write ``changes`` and the journal's row."""
         position, batch = self._position + 1, os.urandom(16)
+        format_ = journal.format_of(changes)
         driver: Any = self._db.connection.driver_connection
         try:
             with pg.translated("write to the database"):
+                self._check_readers(format_)
                 body = journal.encode(changes, nudged)
                 rows = PostgresGathered(self._db)
                 gather(changes, rows)
@@ -355,11 +363,11 @@ class PostgresTurn:
             self.release()
             raise
         warnings: list[str] = []
-        handler = _warned(warnings)
+        handler = pg.into(warnings)
         driver.add_notice_handler(handler)
         try:
             with pg.translated("write to the database"):
-                rows.commit(_JOURNAL, (position, self._store.own, batch, FORMAT, body))
+                rows.commit(_JOURNAL, (position, self._store.own, batch, format_, body))
             self._transaction.commit()  # for SQLAlchemy: the driver has no transaction any longer
             driver.remove_notice_handler(handler)
         except BaseException as error:
@@ -376,17 +384,17 @@ class PostgresTurn:
         self._store.tidy()
         return position
 
+    def _check_readers(self, format_: int) -> None:
+        """Raise `OldReader` if a tracker that serves does not read ``format_``."""
+        if format_ > 1:
+            row = self._db.execute(_OLD_READER, {"format": format_}).first()
+            if row is not None:
+                at, release = map(printable, row)
+                raise OldReader(f"the tracker {at} of release {release} must be updated first")
+
     def release(self) -> None:
         """Roll back."""
         try:
             self._transaction.rollback()
         except SQLAlchemyError:
             self._store._drop_writer()
-
-
-def _warned(warnings: list[str]) -> Any:
-    def take(diagnostic: Any) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            warnings.append(str(diagnostic.message_primary))
-
-    return take

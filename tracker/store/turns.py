@@ -48,6 +48,10 @@ class LogConflict(StorageError):
     """Another writer continued a log. Turns exclude it; the guard against defects and strangers."""
 
 
+class OldReader(StorageError):
+    """A tracker of an earlier release serves, which cannot read these changes: write them later."""
+
+
 class FellBehind(StorageError):
     """The journal no longer has the next commit, or this release cannot read it: load anew."""
 

@@ -14,15 +14,32 @@ from tests.support.paths import GOLDEN
 from tests.unit.common.messages.test_wire_golden import hold
 from tracker.core.changes.base import UNTAGGED, Change
 from tracker.core.changes.shares import ManifestShown, ManifestStored
-from tracker.store.journal import FORMAT, UnreadableJournal, decode, encode
+from tracker.store.journal import FORMAT, SINCE, UnreadableJournal, decode, encode, format_of
 from tracker.store.statements.base import write_change
 from tracker.store.statements.writing import KINDS
+
+LAST_OF_FORMAT_1 = 41
 
 
 def test_every_kind_of_change_has_a_tag_and_a_sample() -> None:
     kinds = {kind.__name__ for kind in (*KINDS.values(), *UNTAGGED)}
     assert kinds == {kind.__name__ for kind in Change.__subclasses__()}
     assert [type(sample) for sample in SAMPLES] == list(KINDS.values())
+
+
+def test_a_new_kind_of_change_has_a_new_format() -> None:
+    """An earlier release that serves beside this one must never meet it (see journal.SINCE)."""
+    late = {tag: SINCE.get(tag, 1) for tag in KINDS if tag > LAST_OF_FORMAT_1}
+    assert [tag for tag, format_ in late.items() if not 1 < format_ <= FORMAT] == []
+    assert set(SINCE) == set(late)
+
+
+def test_a_commit_has_the_lowest_format_of_its_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = SAMPLES[:2]
+    assert format_of(SAMPLES) == 1
+    monkeypatch.setitem(SINCE, next(iter(KINDS)), 3)
+    assert [format_of(each) for each in ([], [second], [second, first])] == [1, 1, 3]
+    assert format_of([ManifestShown(BOB, CONTENT)]) == 1
 
 
 def test_every_kind_of_change_has_its_statements() -> None:
