@@ -16,6 +16,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from common.errors import ConfigError, StorageError
+from common.hints import tracker_hint
 from common.host.atomic_files import atomic_write, sync_directory
 from common.host.clock import wall_ms
 from common.host.home import HomeBusy
@@ -43,8 +44,8 @@ def back_up(
 
     ``database_url``: of PostgreSQL, or None for what the home uses.
 
-    The tracker may be running. Raise `ConfigError` if ``target`` exists and must not be replaced,
-    `StorageError` if it cannot be written.
+    The tracker may be running. Raise `StorageError` if ``target`` exists and must not be replaced,
+    or cannot be written.
     """
     database = home / DATABASE
     _finish_restore(home)
@@ -52,7 +53,8 @@ def back_up(
     if url is None and not database.exists():
         raise ConfigError(f"there is no tracker in {home}", "choose its --home")
     if target.exists() and not replace:
-        raise ConfigError(f"{target} already exists", "choose another name, or use --replace")
+        advice = tracker_hint("replace it", "backup", str(target), options=["--replace"])
+        raise StorageError(f"{target} already exists", advice)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     with _translated(f"make the backup {target}"):
         try:

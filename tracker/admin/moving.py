@@ -82,7 +82,8 @@ def set_aside(home: Home) -> Path:
 def export_keys(home: Path, target: Path, *, replace: bool = False) -> None:
     """Write the keys of ``home`` to ``target`` (0600). Raise `MiniTorrentError`."""
     if target.exists() and not replace:
-        raise ConfigError(f"{target} already exists", "choose another name, or use --replace")
+        advice = tracker_hint("replace it", "export-keys", str(target), options=["--replace"])
+        raise StorageError(f"{target} already exists", advice)
     files = {}
     for name in (*KEY_FILES, NEXT_KEY):
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.crypto.signing_keys import NEXT_KEY, marks
-from common.errors import ConfigError, MiniTorrentError
+from common.errors import ConfigError, MiniTorrentError, StorageError
 from common.ids import GroupId
 from tests.support.postgres import shared_server
 from tests.support.tracker_harness import TrackerHarness
@@ -120,8 +120,9 @@ def test_trackers_with_other_keys_are_refused_and_join_by_a_file(
         open_store(second, url, second.secrets(), lambda: False)
     moving.export_keys(first.path, file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    with pytest.raises(ConfigError, match="already exists"):
+    with pytest.raises(StorageError, match="already exists") as found:
         moving.export_keys(first.path, file)
+    assert found.value.hint == f"replace it: mini-torrent-tracker export-keys --replace {file}"
     moving.join(second, file)
     assert second.secrets().pair == first.secrets().pair
     open_store(second, url, second.secrets(), lambda: False).close()
