@@ -132,6 +132,17 @@ def test_an_address_opens_one_page_only(swarm: Swarm, browser: Any) -> None:
     first.wait_for_selector("nav")
 
 
+def test_every_view_tells_that_the_peer_has_ended(swarm: Swarm, browser: Any) -> None:
+    erik = swarm.person("erik")
+    page = browser.new_context().new_page()
+    page.goto(erik.json("web", "--no-browser")["address"])
+    page.wait_for_selector("nav")
+    show_view(page, "device")
+    page.get_by_role("heading", name="This device").wait_for()
+    erik.ok("down")
+    page.get_by_text("start it: mini-torrent up").wait_for()
+
+
 def test_the_browser_opens_the_page_by_the_file_of_the_command(swarm: Swarm, browser: Any) -> None:
     gina = swarm.person("gina")
     address = gina.json("web", "--no-browser")["address"]

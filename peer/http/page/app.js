@@ -103,7 +103,7 @@ function App() {
   else if (user && view === "device") body = html`<${Device} ...${shared} />`;
   else if (user && view === "shares") body = html`<${Shares} ...${shared} />`;
   else if (user && view === "events") body = html`<${Events} events=${events} live=${live} />`;
-  else if (user) body = html`<${Transfers} downloads=${downloads} uploads=${uploads} points=${points} notices=${notices} ...${shared} />`;
+  else if (user) body = html`<${Transfers} downloads=${downloads} uploads=${uploads} points=${points} ...${shared} />`;
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the content</a>
     <div class="frame">
@@ -113,7 +113,8 @@ function App() {
           ${mine.map((row) => link(`#group/${encodeURIComponent(row.group)}`, row.group, (status.requests_by_group || {})[row.group] || ""))}
           ${link("#events", "Events")}${link("#device", "Device")}</ul>
         <div class="who">${user || "not logged in"}${" "}${status.connected ? "" : "(tracker not connected)"}</div></nav>
-      <main id="main" ref=${main} tabindex="-1">${body}</main>
+      <main id="main" ref=${main} tabindex="-1">
+        ${notices.map((text) => html`<div class="panel warn" role="status" key=${text}>${text}</div>`)}${body}</main>
     </div>
     <${Notes} notes=${notes} />`;
 }

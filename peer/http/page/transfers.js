@@ -79,7 +79,7 @@ const Uploads = ({ rows }) => html`<section class="panel"><h2>Uploads</h2><div c
     <td>${one.user} <span class="mono soft">${one.id}</span></td><td class="number">${rate(one.rate_bytes_per_s)}</td></tr>`)).slice(0, PAGE)}
   </tbody></table></div></section>`;
 
-export function Transfers({ downloads, uploads, points, status, attempt, notices }) {
+export function Transfers({ downloads, uploads, points, status, attempt }) {
   const [open, setOpen] = useState(null);
   const [shown, setShown] = useState(PAGE);
   const running = downloads.filter((row) => row.state === "downloading");
@@ -89,7 +89,6 @@ export function Transfers({ downloads, uploads, points, status, attempt, notices
   const complete = downloads.some((row) => row.state === "complete");
   return html`
     <h1>Transfers</h1>
-    ${notices.map((text) => html`<div class="panel warn">${text}</div>`)}
     <section class="panel">
       <div class="row spread"><span>↓ ${rate(down)}${" "}<span class="soft">↑ ${rate(status.up_bytes_per_s || 0)}</span></span>
         <span class="soft">${count(running.length, "download")} running, ${count(status.shares, "share")} served</span></div>
