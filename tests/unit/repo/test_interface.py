@@ -139,3 +139,17 @@ def test_an_event_has_in_python_the_fields_of_its_declaration() -> None:
             pointer = "*" in name
             fields.append((name.strip(" *"), ctypes.c_void_p if pointer else _SIZES[kind]))
     assert list(library.Event._fields_) == fields
+
+
+def test_an_event_has_the_fields_of_its_declaration() -> None:
+    found = re.search(r"typedef struct \{([^}]*)\} mt_event;", _plain(HEADER))
+    assert found is not None
+    declared = [
+        (name.strip(), kind)
+        for kind, names in re.findall(r"(\w+) ([^;]+);", found[1])
+        for name in names.split(",")
+    ]
+    fields = [(name, kind) for name, kind in library.Event._fields_]
+    assert [name for name, _ in fields] == [name.strip("*") for name, _ in declared]
+    for (name, kind), (_, given) in zip(declared, fields, strict=True):
+        assert given is (ctypes.c_void_p if name.startswith("*") else _SIZES[kind]), name
