@@ -15,9 +15,13 @@ def library_missing(what: str, library: str | None, extra: str) -> ConfigError:
 
 
 def install_hint(extra: str) -> str:
-    """Return the command that installs an extra where this program is installed.
+    """Return the command that installs an extra where this program is installed."""
+    return shell_hint("install it", *pip_words(), "install", f"mini-torrent[{extra}]")
+
+
+def pip_words() -> list[str]:
+    """Return the words of the pip of this environment.
 
     Why not ``pip`` alone: it may be that of the system, or of another environment.
     """
-    pip = [sys.executable, "-m", "pip"] if sys.executable else ["pip"]
-    return shell_hint("install it", *pip, "install", f"mini-torrent[{extra}]")
+    return [sys.executable, "-m", "pip"] if sys.executable else ["pip"]

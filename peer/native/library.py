@@ -18,6 +18,7 @@ from pathlib import Path
 from common.digests import Buffer
 from common.hints import shell_hint
 from common.messages.control import CheckRow
+from common.optional_library import pip_words
 
 log = logging.getLogger(__name__)
 
@@ -201,9 +202,8 @@ def state() -> str:
 def finding() -> CheckRow:
     """The row of `doctor`."""
     words = state()
-    advice = shell_hint(
-        "install the one of this release, in its folder", "pip", "install", "./native"
-    )
+    text = "install the one of this release, in a clone of its repository"
+    advice = shell_hint(text, *pip_words(), "install", "./native")
     return CheckRow("compiled data path", not _state.failed, words, advice)
 
 

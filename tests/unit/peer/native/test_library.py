@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from peer.native import library
 from tests.support.data_paths import needs_library
+from tests.support.paths import TESTS
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +65,7 @@ def test_h160_a_file_that_is_not_the_library_of_this_release_is_not_used(
     assert not finding.ok
     assert "cannot be loaded" in finding.found
     assert finding.hint is not None
+    # A command for a clone: the folder is there, and the pip is that of this environment.
+    *pip, _, folder = shlex.split(finding.hint.partition(": ")[2])
+    assert pip == [sys.executable, "-m", "pip"]
+    assert (TESTS.parent / folder / "pyproject.toml").is_file()
