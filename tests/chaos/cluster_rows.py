@@ -22,7 +22,9 @@ from tests.support.cluster import (
     names_in,
     names_listed,
 )
+from tests.support.commit_eater import SOCKET
 from tests.support.faults import MIB, begin, frozen, settle
+from tests.support.faulty_link import links
 from tests.support.postgres import Server, own_server
 from tests.support.processes import Person, Swarm
 from tests.support.tracker_process import Device, TrackerProcess
@@ -314,6 +316,38 @@ def f177_a_standby_without_the_last_commits_takes_over(stage: Stage) -> str:
         assert any(each.logged("has lost commits") for each in cluster.trackers)
         assert all(each.logged("the database was loaded anew") for each in cluster.trackers)
     return f"the log goes on at {logs[0][-1].seq} after {seq}"
+
+
+def f178_a_tracker_alone_is_cut_off_from_the_database(stage: Stage) -> str:
+    """The others go on; it answers questions, refuses changes, and misses nothing."""
+    slowest, worst, rounds = 0.0, 0.0, stage.count(4)
+    with links() as make, own_server() as server, cluster_of(2, server) as cluster:
+        line = make(server.folder / SOCKET)
+        through = f"postgresql://tracker@{line.host}:{line.port}/{cluster.database}"
+        with cluster.another(through) as alone:
+            town = Town(cluster)
+            reader = Device(alone.at, town.owner.pair)
+            for number in range(rounds):
+                town.goes_on()
+                town.does(stage.rng.randrange(COMMANDS))
+                stage.rng.choice([line.hold, line.refuse])()
+                town.does(COMMANDS)  # at the others
+                for command, code in (
+                    (tracker.CreateGroup(f"never{number}"), Code.READ_ONLY),
+                    (tracker.ListFiles("lab"), None),
+                ):
+                    began = time.monotonic()
+                    reply = reader.try_(command)
+                    slowest = max(slowest, time.monotonic() - began)
+                    assert (reply.code if isinstance(reply, Refusal) else None) is code, reply
+                line.heal()
+                worst = max(worst, town.goes_on())
+            length = town.check()
+            reader.close()
+    return (
+        f"{rounds} times; {town.done} acknowledged of {length}; slowest answer {slowest:.1f} s;"
+        f" all go on after {worst:.1f} s"
+    )
 
 
 def f37_writers_and_lost_listeners_for_a_minute(stage: Stage) -> str:

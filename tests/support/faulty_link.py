@@ -21,6 +21,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.support.suppressed_messages import Frames, Swallow
 
@@ -46,11 +47,11 @@ class Way:
 
 
 class FaultyLink:
-    """Forwards from ``host`` (port 0: any) to ``target`` until it is closed."""
+    """Forwards from ``host`` (port 0: any) to ``target``, maybe a Unix socket, until closed."""
 
     def __init__(
         self,
-        target: tuple[str, int] | None = None,
+        target: tuple[str, int] | Path | None = None,
         at: tuple[str, int] = ("127.0.0.1", 0),
         seed: int = 0,
     ) -> None:
@@ -134,7 +135,11 @@ class FaultyLink:
             writer.transport.abort()
             return
         try:
-            other_reader, other_writer = await asyncio.open_connection(*self.target)
+            other_reader, other_writer = await (
+                asyncio.open_unix_connection(self.target)
+                if isinstance(self.target, Path)
+                else asyncio.open_connection(*self.target)
+            )
         except OSError:
             writer.transport.abort()
             return
@@ -190,7 +195,7 @@ def links() -> Iterator[Callable[..., FaultyLink]]:
     """Makes links, and closes them all."""
     made: list[FaultyLink] = []
 
-    def make(target: tuple[str, int] | None = None, **options: object) -> FaultyLink:
+    def make(target: tuple[str, int] | Path | None = None, **options: object) -> FaultyLink:
         made.append(FaultyLink(target, **options))  # type: ignore[arg-type]
         return made[-1]
 
