@@ -18,6 +18,8 @@ from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
 Key = Annotated[str, Meta(max_length=limits.USER_ID_MAX)]
+ROWS_MAX = 500  # in one answer
+Rows = Annotated[int, Meta(ge=1, le=ROWS_MAX)]
 
 
 class Registration(StrEnum):
@@ -55,9 +57,13 @@ class Stop(_Command, frozen=True):
 
 
 class ListUsers(_Command, frozen=True):
-    """List users. ``after``: the last user of the page before."""
+    """List users. ``after``: the last user of the page before. ``text``: part of a name.
+    ``online``: only users with a device online. ``rows``: at most that many."""
 
     after: Key = ""
+    text: Text = ""
+    online: bool = False
+    rows: Rows = ROWS_MAX
 
 
 class SetDisabled(_Command, frozen=True):
@@ -77,7 +83,11 @@ class ResetPassword(_Command, frozen=True):
 
 
 class ListGroups(_Command, frozen=True):
+    """List groups. The fields as in `ListUsers`."""
+
     after: Key = ""
+    text: Text = ""
+    rows: Rows = ROWS_MAX
 
 
 class DeleteGroup(_Command, frozen=True):
@@ -99,9 +109,12 @@ class OpenPage(_Command, frozen=True):
 
 
 class ListDevices(_Command, frozen=True):
-    """List devices. ``after``: key of the last device of the page before, in hexadecimal."""
+    """List devices. ``after``: key of the last device of the page before, in hexadecimal.
+    ``text``: part of a user, key or address."""
 
     after: Annotated[str, Meta(max_length=64, pattern="^([0-9a-f]{64})?$")] = ""
+    text: Text = ""
+    online: bool = False
 
 
 class ListMembers(_Command, frozen=True):

@@ -14,9 +14,10 @@ from typing import TypeAlias, assert_never
 from common import limits
 from common.errors import Refused
 from common.hints import tracker_hint
-from common.ids import DeviceKey, GroupId, UserId
+from common.ids import DeviceKey, UserId
 from common.messages import events
 from common.messages.operator import (
+    ROWS_MAX,
     Changed,
     GroupRow,
     Groups,
@@ -49,11 +50,9 @@ from tracker.core.context import (
     SoftEffect,
     find_group,
     nudges,
-    page,
 )
 from tracker.core.records import Account, Group
 
-PAGE_ROWS = 500  # users in one answer
 GROUP_ROWS = 100  # groups in one answer: each may have 20,000 shares to add up
 
 
@@ -64,7 +63,12 @@ class GetStatus:
 
 @dataclass(frozen=True, slots=True)
 class ListUsers:
+    """List users. The fields as in the message."""
+
     after: str
+    text: str = ""
+    online: bool = False
+    rows: int = ROWS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,11 @@ class ReplacePassword:
 
 @dataclass(frozen=True, slots=True)
 class ListGroups:
+    """List groups. The fields as in the message."""
+
     after: str
+    text: str = ""
+    rows: int = ROWS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +128,8 @@ def decide(context: Context, command: Command, now: Now) -> Decision:
     match command:
         case GetStatus():
             return Decision(_status(context))
-        case ListUsers(after):
-            return _list_users(context, after, now)
+        case ListUsers():
+            return _list_users(context, command, now)
         case SetDisabled(text, disabled):
             account = _account(context, text)
             return _disable(context, account, now) if disabled else _enable(context, account, now)
@@ -129,8 +137,8 @@ def decide(context: Context, command: Command, now: Now) -> Decision:
             return _delete_user(context, _account(context, text).user, now)
         case ReplacePassword(text, password_hash):
             return _replace_password(context, _account(context, text).user, password_hash, now)
-        case ListGroups(after):
-            return _list_groups(context, after, now)
+        case ListGroups():
+            return _list_groups(context, command, now)
         case DeleteGroup(text):
             return _delete_group(context, text, now)
         case SetRegistration(mode):
@@ -156,12 +164,15 @@ def _account(context: Context, text: str) -> Account:
     return account
 
 
-def _list_users(context: Context, after: str, now: Now) -> Decision:
+def _list_users(context: Context, command: ListUsers, now: Now) -> Decision:
     # One pass and no sort of all accounts: other commands wait for this one.
-    following = (user for user in context.state.accounts if user > after)
-    found = heapq.nsmallest(PAGE_ROWS + 1, following)
-    rows = [_user_row(context, user, now) for user in found[:PAGE_ROWS]]
-    return Decision(Users(rows, len(found) > PAGE_ROWS))
+    state, after, text = context.state, command.after, command.text.lower()
+    following = (user for user in state.accounts if user > after and text in user)
+    if command.online:
+        following = (user for user in following if context.presence.online(state, user))
+    found = heapq.nsmallest(command.rows + 1, following)
+    rows = [_user_row(context, user, now) for user in found[: command.rows]]
+    return Decision(Users(rows, len(found) > command.rows))
 
 
 def _user_row(context: Context, user: UserId, now: Now) -> UserRow:
@@ -267,10 +278,12 @@ def _replace_password(context: Context, user: UserId, password_hash: str, now: N
 # -- groups -------------------------------------------------------------------------------------
 
 
-def _list_groups(context: Context, after: str, now: Now) -> Decision:
-    names, more = page(context.state.group_ids, GroupId(after), GROUP_ROWS)
-    rows = [_group_row(context, context.state.groups[name], now) for name in names]
-    return Decision(Groups(rows, more))
+def _list_groups(context: Context, command: ListGroups, now: Now) -> Decision:
+    state, after, text = context.state, command.after, command.text.lower()
+    rows = min(command.rows, GROUP_ROWS)
+    found = [name for name in state.group_ids if name > after and text in name]
+    listed = [_group_row(context, state.groups[name], now) for name in found[:rows]]
+    return Decision(Groups(listed, len(found) > rows))
 
 
 def _group_row(context: Context, group: Group, now: Now) -> GroupRow:

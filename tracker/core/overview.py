@@ -17,6 +17,7 @@ from common.errors import Refused
 from common.hints import tracker_hint
 from common.ids import DeviceKey, GroupId, UserId
 from common.messages.operator import (
+    ROWS_MAX,
     DeviceRow,
     Devices,
     FetchRow,
@@ -34,7 +35,6 @@ from tracker.core.devices import last_seen_ms
 from tracker.core.records import Group
 from tracker.core.share_names import NameId, ShareId
 
-DEVICE_ROWS = 500  # in one answer
 SWARM_ROWS = 500  # in one answer, …
 GROUPS_PASSED = 1_000  # … and groups, most of which may have no share
 FETCHING_ROWS = 20  # devices that fetch one share
@@ -42,9 +42,11 @@ FETCHING_ROWS = 20  # devices that fetch one share
 
 @dataclass(frozen=True, slots=True)
 class ListDevices:
-    """List devices. ``after``: None for the first page."""
+    """List devices. ``after``: None for the first page; the rest as in the message."""
 
     after: DeviceKey | None
+    text: str = ""
+    online: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ Command: TypeAlias = ListDevices | ListMembers | ListSwarms
 def decide(context: Context, command: Command, now: Now) -> Decision:
     """Answer a question of the operator. Raise `Refused`."""
     match command:
-        case ListDevices(after):
-            return _list_devices(context, after, now)
+        case ListDevices():
+            return _list_devices(context, command, now)
         case ListMembers(group):
             return _list_members(context, group)
         case ListSwarms(group, share):
@@ -79,12 +81,25 @@ def decide(context: Context, command: Command, now: Now) -> Decision:
 # -- devices ------------------------------------------------------------------------------------
 
 
-def _list_devices(context: Context, after: DeviceKey | None, now: Now) -> Decision:
+def _list_devices(context: Context, command: ListDevices, now: Now) -> Decision:
     # One pass and no sort of all devices: other commands wait for this one.
-    following = (key for key in context.state.devices if after is None or key > after)
-    found = heapq.nsmallest(DEVICE_ROWS + 1, following)
-    rows = [_device_row(context, device, now) for device in found[:DEVICE_ROWS]]
-    return Decision(Devices(rows, len(found) > DEVICE_ROWS))
+    devices, leases = context.state.devices, context.presence.leases
+    after, text = command.after or DeviceKey(b""), command.text.lower()
+
+    def matches(key: DeviceKey) -> bool:
+        if text in devices[key] or text in key.hex():
+            return True
+        lease = leases.get(key)
+        return lease is not None and text in lease.endpoint.lower()
+
+    following = (key for key in devices if key > after)
+    if command.online:
+        following = (key for key in following if key in leases)
+    if text:
+        following = (key for key in following if matches(key))
+    found = heapq.nsmallest(ROWS_MAX + 1, following)
+    rows = [_device_row(context, device, now) for device in found[:ROWS_MAX]]
+    return Decision(Devices(rows, len(found) > ROWS_MAX))
 
 
 def _device_row(context: Context, device: DeviceKey, now: Now) -> DeviceRow:

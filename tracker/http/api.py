@@ -50,7 +50,7 @@ MONITORED_S = 1.0
 HISTORY_S = 2.0
 HEALTH_S = 2.0  # for an answer of a tracker that works
 
-Row = TypeVar("Row")
+C = TypeVar("C", c.ListUsers, c.ListGroups, c.ListDevices)
 R = TypeVar("R")
 A = TypeVar("A", bound=messages.Answer)
 
@@ -118,29 +118,16 @@ class Api:
                 kept = await self._cached_for(messages.GetHistory(), messages.HistoryIs, HISTORY_S)
                 new = [point for point in kept.points if point.number > after]
                 return plain(msgspec.structs.replace(kept, points=new))
-            case c.ListUsers(text, online, limit):
-                users = await self._surveyed("users", self._survey.users, LISTS_S)
-                return plain(
-                    _matching(users, text, limit, lambda row: (not online or row.online, row.user))
-                )
-            case c.ListGroups(text, limit):
-                groups = await self._surveyed("groups", self._survey.groups, LISTS_S)
-                return plain(_matching(groups, text, limit, lambda row: (True, row.group)))
-            case c.ListDevices(text, online, limit):
-                devices = await self._surveyed("devices", self._survey.devices, LISTS_S)
-                return plain(
-                    _matching(
-                        devices,
-                        text,
-                        limit,
-                        lambda row: (
-                            not online or row.online,
-                            f"{row.user} {row.key} {row.address or ''}",
-                        ),
-                    )
-                )
+            case c.ListUsers():
+                return plain(await self._surveyed(command, self._survey.users))
+            case c.ListGroups():
+                return plain(await self._surveyed(command, self._survey.groups))
+            case c.ListDevices():
+                return plain(await self._surveyed(command, self._survey.devices))
             case c.ListSwarms():
-                swarms = await self._surveyed("swarms", self._survey.swarms, SWARMS_S)
+                swarms = await self._cached.get(
+                    "swarms", self._survey.swarms, SWARMS_S, SURVEY_REST
+                )
                 return plain(swarms.answer(command))
             case c.Doctor():
                 return await self._cached.get("doctor", self._examine, LISTS_S)
@@ -187,8 +174,8 @@ class Api:
             case _:
                 assert_never(command)
 
-    async def _surveyed(self, name: str, survey: Callable[[], Awaitable[R]], fresh_s: float) -> R:
-        return await self._cached.get(name, survey, fresh_s, SURVEY_REST)
+    async def _surveyed(self, command: C, survey: Callable[[C], Awaitable[R]]) -> R:
+        return await self._cached.get(command, lambda: survey(command), LISTS_S, SURVEY_REST)
 
     async def _cached_for(
         self, command: messages.Command, answer: type[A], fresh_s: float = 0.5
@@ -232,15 +219,3 @@ class Api:
         return await self._cached.get(
             "load", lambda: self._client.request(messages.GetLoad(), messages.LoadIs, HEALTH_S)
         )
-
-
-def _matching(rows: list[Row], text: str, limit: int, of: Any) -> list[Row]:
-    """Return the first rows that match. ``of``: whether a row may, and its text."""
-    wanted, found = text.lower(), list[Row]()
-    for row in rows:
-        may, words = of(row)
-        if may and wanted in words.lower():
-            found.append(row)
-            if len(found) >= limit:
-                break
-    return found

@@ -22,7 +22,7 @@ class Cached:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._answers: dict[Hashable, tuple[float, float, Any]] = {}  # when, time it took, answer
+        self._answers: dict[Hashable, tuple[float, Any]] = {}  # fresh until, answer
         self._asking: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def get(
@@ -38,24 +38,29 @@ class Cached:
         that leaves does not cancel the work: others may wait for it.
         """
         found = self._answers.get(question)
-        if found is not None and self._clock() - found[0] < max(fresh_s, rest * found[1]):
-            answer: A = found[2]
+        if found is not None and self._clock() < found[0]:
+            answer: A = found[1]
             return answer
         task = self._asking.get(question)
         if task is None:
-            task = asyncio.create_task(self._fetch(question, fetch))
+            task = asyncio.create_task(self._fetch(question, fetch, fresh_s, rest))
             self._asking[question] = task
         return await asyncio.shield(task)
 
-    async def _fetch(self, question: Hashable, fetch: Callable[[], Awaitable[A]]) -> A:
+    async def _fetch(
+        self, question: Hashable, fetch: Callable[[], Awaitable[A]], fresh_s: float, rest: float
+    ) -> A:
         began = self._clock()
         try:
             answer = await fetch()
+            now = self._clock()
             self._answers.pop(question, None)
+            # Why all of them: each text that is searched for is a question, asked once.
+            for old in [each for each, (until, _) in self._answers.items() if until <= now]:
+                del self._answers[old]
             while len(self._answers) >= ANSWERS_MAX:
                 del self._answers[next(iter(self._answers))]
-            now = self._clock()
-            self._answers[question] = (now, now - began, answer)
+            self._answers[question] = (now + max(fresh_s, rest * (now - began)), answer)
             return answer
         finally:
             self._asking.pop(question, None)

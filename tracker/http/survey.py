@@ -1,14 +1,16 @@
-"""Survey of all users, groups, devices and swarms, page by page.
+"""Survey of users, groups, devices and swarms, page by page.
 
-Owns: the pace. After each page the survey rests for `REST` times as long as the page took, so that
-it takes at most a fifth of the tracker's time, and commands of devices come between. The tracker
-hands out rows in their order; what is worst is found here.
+Owns: the pace. After each page all surveys rest for `REST` times as long as the page took, so that
+they take at most a fifth of the tracker's time, and commands of devices come between. The tracker
+chooses rows by text and hands them out in their order, so a search is one page; the busiest devices
+and the worst swarms are found here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,12 +20,14 @@ import msgspec
 from common.host.clock import monotonic, wall_ms
 from common.messages import operator as messages
 from common.units import rfc3339
+from tracker.http import commands as c
 from tracker.http.commands import Health, HealthRow, ListSwarms, SwarmsAre
 from tracker.http.tracker_client import TrackerClient
 
 REST = 4.0
 REST_S_MAX = 1.0  # after a page that took long for other reasons
 ROWS_KEPT = 2_000  # of each health; those that most devices fetch
+A = TypeVar("A", bound=messages.Answer)
 P = TypeVar("P", messages.Users, messages.Groups, messages.Devices)
 
 
@@ -93,41 +97,60 @@ class Survey:
 
     def __init__(self, client: TrackerClient) -> None:
         self._client = client
+        self._lock = asyncio.Lock()
+        self._resting_until = 0.0
 
-    async def users(self) -> list[messages.UserRow]:
-        """Return all accounts."""
-        return await self._all(messages.ListUsers, messages.Users, lambda row: row.user)
+    async def users(self, command: c.ListUsers) -> list[messages.UserRow]:
+        """Return the accounts that match."""
 
-    async def groups(self) -> list[messages.GroupRow]:
-        """Return all groups."""
-        return await self._all(messages.ListGroups, messages.Groups, lambda row: row.group)
+        def after(rows: list[messages.UserRow]) -> messages.ListUsers:
+            last = rows[-1].user if rows else ""
+            missing = min(command.limit - len(rows), messages.ROWS_MAX)
+            return messages.ListUsers(last, command.text, command.online, missing)
 
-    async def devices(self) -> list[messages.DeviceRow]:
-        """Return all devices that are logged in; those online first, the busiest on top."""
-        rows = await self._all(messages.ListDevices, messages.Devices, lambda row: row.key)
-        rows.sort(key=_busiest_first)
-        return rows
+        return await self._all(after, messages.Users, command.limit)
+
+    async def groups(self, command: c.ListGroups) -> list[messages.GroupRow]:
+        """Return the groups that match."""
+
+        def after(rows: list[messages.GroupRow]) -> messages.ListGroups:
+            last = rows[-1].group if rows else ""
+            missing = min(command.limit - len(rows), messages.ROWS_MAX)
+            return messages.ListGroups(last, command.text, missing)
+
+        return await self._all(after, messages.Groups, command.limit)
+
+    async def devices(self, command: c.ListDevices) -> list[messages.DeviceRow]:
+        """Return the devices that match; those online first, the busiest on top."""
+
+        def after(rows: list[messages.DeviceRow]) -> messages.ListDevices:
+            last = rows[-1].key if rows else ""
+            return messages.ListDevices(last, command.text, command.online)
+
+        rows = await self._all(after, messages.Devices)
+        return heapq.nsmallest(command.limit, rows, key=_busiest_first)
 
     async def _all(
-        self, after: Callable[[str], messages.Command], answer: type[P], key: Callable[[Any], str]
+        self,
+        after: Callable[[list[Any]], messages.Command],
+        answer: type[P],
+        limit: float = math.inf,
     ) -> list[Any]:
-        """Return the rows of all pages. ``after``: the command for those after a ``key``."""
+        """Return at most ``limit`` rows. ``after``: the command for those after these."""
         rows: list[Any] = []
-        pace, more = Pace(), True
-        while more:
-            await pace.rest()
-            page = await self._client.request(after(key(rows[-1]) if rows else ""), answer)
+        more = True
+        while more and len(rows) < limit:
+            page = await self._page(after(rows), answer)
             more = page.more
             rows += page.rows
         return rows
 
     async def swarms(self) -> Swarms:
         """Return all shares by health."""
-        found, pace = Swarms(), Pace()
+        found = Swarms()
         command: messages.ListSwarms | None = messages.ListSwarms()
         while command is not None:
-            await pace.rest()
-            page = await self._client.request(command, messages.Swarms)
+            page = await self._page(command, messages.Swarms)
             for row in page.rows:
                 found.add(row)
             at = page.next
@@ -135,18 +158,16 @@ class Survey:
         found.end()
         return found
 
-
-class Pace:
-    """Pace of one survey: `rest` is called before each page."""
-
-    def __init__(self) -> None:
-        self._began: float | None = None
-
-    async def rest(self) -> None:
-        """Wait, unless this is the first page."""
-        if self._began is not None:
-            await asyncio.sleep(min(REST * (monotonic() - self._began), REST_S_MAX))
-        self._began = monotonic()
+    async def _page(self, command: messages.Command, answer: type[A]) -> A:
+        """Return a page, once the rest after the last one of any survey is over."""
+        async with self._lock:
+            await asyncio.sleep(self._resting_until - monotonic())
+            began = monotonic()
+            try:
+                return await self._client.request(command, answer)
+            finally:
+                now = monotonic()
+                self._resting_until = now + min(REST * (now - began), REST_S_MAX)
 
 
 def _busiest_first(row: messages.DeviceRow) -> tuple[bool, int, str, str]:

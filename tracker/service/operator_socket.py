@@ -170,18 +170,18 @@ class OperatorSocket:
                 return self._views.history.points()
             case messages.ListLog(after):
                 return self._views.log.after(after)
-            case messages.ListDevices(key):
+            case messages.ListDevices(key, text, online):
                 last = DeviceKey(bytes.fromhex(key)) if key else None
-                return await self._decided(overview.ListDevices(last))
+                return await self._decided(overview.ListDevices(last, text, online))
             case messages.ListMembers(group):
                 return await self._decided(overview.ListMembers(group))
             case messages.ListSwarms(group, name, version):
                 share = ShareId(NameId(name), version)
                 return await self._decided(overview.ListSwarms(GroupId(group), share))
-            case messages.ListUsers(after):
-                return await self._decided(core.ListUsers(after))
-            case messages.ListGroups(after):
-                return await self._decided(core.ListGroups(after))
+            case messages.ListUsers(after, text, online, rows):
+                return await self._decided(core.ListUsers(after, text, online, rows))
+            case messages.ListGroups(after, text, rows):
+                return await self._decided(core.ListGroups(after, text, rows))
             case messages.SetDisabled(user, disabled):
                 return await self._changed(core.SetDisabled(user, disabled))
             case messages.DeleteUser(user):

@@ -141,13 +141,12 @@ def test_a_new_password_logs_all_devices_out(harness: TrackerHarness) -> None:
 def test_users_and_groups_are_listed_in_pages(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operator, "PAGE_ROWS", 2)
     monkeypatch.setattr(operator, "GROUP_ROWS", 2)
     alice, _ = swarm(harness)
     harness.user("carol")
     harness.group("club", alice)
     harness.group("music", alice)
-    page = operate(harness, operator.ListUsers(""))
+    page = operate(harness, operator.ListUsers("", rows=2))
     assert [row.user for row in page.rows] == ["alice", "bob"]
     assert page.more
     bob = page.rows[1]
@@ -156,10 +155,32 @@ def test_users_and_groups_are_listed_in_pages(
     assert ([row.user for row in page.rows], page.more) == (["carol"], False)
     page = operate(harness, operator.ListGroups(""))
     assert [row.group for row in page.rows] == ["club", "lab"]
+    assert page.more
     lab = page.rows[1]
     assert (lab.owner, lab.members, lab.shares, lab.size_bytes) == ("alice", 2, 1, 1_000)
     status = operate(harness, operator.GetStatus())
     assert (status.users, status.users_online, status.groups, status.shares) == (3, 1, 3, 1)
+
+
+def test_users_and_groups_are_chosen_by_a_part_of_their_name(harness: TrackerHarness) -> None:
+    alice, _ = swarm(harness)
+    for name in ("carol", "alicia", "cali"):
+        harness.user(name)
+    harness.group("label", alice)
+    harness.group("club", alice)
+
+    def users(*wanted: Any) -> tuple[list[str], bool]:
+        page = operate(harness, operator.ListUsers(*wanted))
+        return [row.user for row in page.rows], page.more
+
+    assert users("", "ALI", False, 2) == (["alice", "alicia"], True)
+    assert users("alicia", "ALI", False, 2) == (["cali"], False)
+    assert users("", "nobody") == ([], False)
+    assert users("", "o", True) == (["bob"], False)
+    page = operate(harness, operator.ListGroups("", "LAB", 1))
+    assert ([row.group for row in page.rows], page.more) == (["lab"], True)
+    page = operate(harness, operator.ListGroups("lab", "LAB", 1))
+    assert ([row.group for row in page.rows], page.more) == (["label"], False)
 
 
 @pytest.mark.parametrize(

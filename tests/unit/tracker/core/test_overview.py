@@ -77,9 +77,24 @@ def test_a_device_online_has_its_address_contents_and_rates(harness: TrackerHarn
 def test_pages_of_devices_are_complete(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "DEVICE_ROWS", 3)
+    monkeypatch.setattr(overview, "ROWS_MAX", 3)
     users = [harness.user(f"user{at}") for at in range(10)]
     assert [row.key for row in devices(harness)] == sorted(user.key.hex() for user in users)
+
+
+def test_devices_are_chosen_by_user_key_or_address(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    bob.comes()
+
+    def found(text: str, online: bool = False) -> list[str]:
+        rows = operate(harness, overview.ListDevices(None, text, online)).rows
+        return sorted(row.user for row in rows)
+
+    lease = harness.context.presence.leases[bob.key]
+    assert found("") == ["alice", "bob"]
+    assert found("", online=True) == found(lease.endpoint.upper()) == found("OB") == ["bob"]
+    assert found(alice.key.hex()[3:40].upper()) == ["alice"]
+    assert found("alice", online=True) == []
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 100])

@@ -63,7 +63,10 @@ async def test_reads_are_lists_and_objects_of_the_commands() -> None:
     fake = FakeClient()
     async with client(fake) as http:
         assert (await http.get("/api/v1/users")).json()[0]["user"] == "bob"
-        assert (await http.get("/api/v1/users?text=nobody")).json() == []
+        await http.get("/api/v1/users?text=Bo&online=true&limit=7")
+        assert fake.asked[-1] == messages.ListUsers("", "Bo", True, 7)
+        await http.get("/api/v1/groups?text=fi&limit=600")
+        assert fake.asked[-1] == messages.ListGroups("", "fi", messages.ROWS_MAX)
         assert (await http.get("/api/v1/devices?online=true")).json()[0]["key"] == "ab" * 32
         assert (await http.get("/api/v1/groups")).json()[0]["group"] == "films"
         assert (await http.get("/api/v1/groups/films/members")).json()[0]["role"] == "member"

@@ -68,6 +68,17 @@ async def test_a_long_survey_is_followed_by_a_longer_rest() -> None:
 
 
 @in_event_loop
+async def test_answers_that_are_no_longer_fresh_take_no_memory() -> None:
+    clock, asked = Clock(), Asked()
+    kept = Cached(clock)
+    for text in "abc":
+        await kept.get(text, asked)
+    clock.now_s = cached.FRESH_S
+    await kept.get("d", asked)
+    assert list(kept._answers) == ["d"]
+
+
+@in_event_loop
 async def test_an_error_is_told_and_not_kept() -> None:
     kept, asked = Cached(Clock()), Asked()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from common.messages import operator as messages
 from tests.support.event_loop import in_event_loop
 from tracker.http import survey
-from tracker.http.commands import Health, ListSwarms
+from tracker.http.commands import Health, ListDevices, ListSwarms, ListUsers
 from tracker.http.survey import Survey, Swarms
 
 TIME = "2031-05-17T09:00:00.000Z"
@@ -28,6 +29,7 @@ class FakeClient:
 
     def __init__(self, rows: list[Any]) -> None:
         self.rows = rows
+        self.asked: list[int] = []
 
     async def request(self, command: messages.Command, answer: Any) -> Any:
         match command:
@@ -35,12 +37,21 @@ class FakeClient:
                 keys = [row.key for row in self.rows]
                 at = keys.index(after) + 1 if after else 0
                 return messages.Devices([self.rows[at]], at + 1 < len(keys))
+            case messages.ListUsers(after, _, _, count):
+                users = [row.user for row in self.rows]
+                at = users.index(after) + 1 if after else 0
+                self.asked.append(count)
+                return messages.Users([self.rows[at]], at + 1 < len(users))
             case messages.ListSwarms(_, name):
                 names = [row.name for row in self.rows]
                 at = names.index(name) + 1 if name else 0
                 following = messages.SwarmCursor("lab", self.rows[at].name, 1)
                 return messages.Swarms([self.rows[at]], following if at + 1 < len(names) else None)
         raise AssertionError(command)
+
+
+def user(name: str) -> messages.UserRow:
+    return messages.UserRow(name, False, TIME, None, 0, 0, 0, 0, 0)
 
 
 def fake(rows: list[Any]) -> Survey:
@@ -50,7 +61,38 @@ def fake(rows: list[Any]) -> Survey:
 @in_event_loop
 async def test_devices_online_come_first_and_the_busiest_on_top() -> None:
     rows = [device("aa", False), device("bb", True), device("cc", True, 5)]
-    assert [row.key for row in await fake(rows).devices()] == ["cc", "bb", "aa"]
+    assert [row.key for row in await fake(rows).devices(ListDevices())] == ["cc", "bb", "aa"]
+    assert [row.key for row in await fake(rows).devices(ListDevices(limit=1))] == ["cc"]
+
+
+@in_event_loop
+async def test_no_page_is_read_beyond_the_limit() -> None:
+    client = FakeClient([user(name) for name in ("anna", "bert", "carl")])
+    made = Survey(client)  # type: ignore[arg-type]
+    assert [row.user for row in await made.users(ListUsers(limit=2))] == ["anna", "bert"]
+    assert client.asked == [2, 1]
+
+
+@in_event_loop
+async def test_all_surveys_together_rest_after_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page takes a tenth of a second of a clock that only requests and rests move."""
+    now, client = 0.0, FakeClient([user(name) for name in ("anna", "bert")])
+
+    async def sleep(delay_s: float) -> None:
+        nonlocal now
+        now += max(delay_s, 0.0)
+
+    class SlowClient:
+        async def request(self, command: messages.Command, answer: Any) -> Any:
+            nonlocal now
+            now += 0.1
+            return await client.request(command, answer)
+
+    monkeypatch.setattr(survey, "monotonic", lambda: now)
+    monkeypatch.setattr(survey.asyncio, "sleep", sleep)
+    made = Survey(SlowClient())  # type: ignore[arg-type]
+    await asyncio.gather(*(made.users(ListUsers(text=text)) for text in "ab"))
+    assert now == pytest.approx(4 * 0.1 + 3 * survey.REST * 0.1)
 
 
 @in_event_loop
