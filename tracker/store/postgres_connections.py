@@ -114,6 +114,7 @@ def shown(url: str) -> str:
     hosts = str(found.get("host") or found.get("hostaddr") or "localhost").split(",")
     if hosts[0].startswith("/"):  # the folder of a socket
         return printable(f"postgresql:///{found.get('dbname') or ''}?host={','.join(hosts)}")
+    hosts = [f"[{host}]" if ":" in host else host for host in hosts]
     ports = str(found.get("port") or "").split(",")
     places = [
         f"{host}:{port}" if port else host

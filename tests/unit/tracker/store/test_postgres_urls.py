@@ -22,3 +22,10 @@ pytest.importorskip("psycopg")
 def test_a_url_with_a_secret_is_recognised(url: str, secret: bool) -> None:
     assert pg.has_password(url) is secret
     assert "hunter2" not in pg.shown(url)
+
+
+def test_an_address_of_ipv6_is_shown_in_brackets() -> None:
+    assert (
+        pg.shown("postgresql://[2001:db8::1]:5433/mini") == "postgresql://[2001:db8::1]:5433/mini"
+    )
+    assert pg.shown("postgresql://[::1],db/mini") == "postgresql://[::1],db/mini"
