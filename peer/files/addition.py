@@ -32,9 +32,9 @@ def adding_name(name: str) -> str:
 def refuse_in_the_way(destination: Destination, manifest: Manifest, entries: Iterable[int]) -> None:
     """Raise `AlreadyExists` if something stands at the place of one of ``entries``."""
     with translated(destination.path, "look at"):
-        fd = paths.open_folder(destination.fd, [destination.name], passing=True)
+        fd = paths.open_folder(destination.fd, [destination.name], path_only=True)
         try:
-            with paths.LastFolder(fd, passing=True) as folders:
+            with paths.LastFolder(fd, path_only=True) as folders:
                 for number in sorted(entries):
                     _refuse_one(destination, manifest, number, folders)
         finally:

@@ -80,7 +80,7 @@ class EntryFolders:
     def __init__(self, path: str, root_fd: int, roots: Sequence[str]) -> None:
         self._path = path
         self._roots = roots
-        self._folders = paths.LastFolder(root_fd, passing=True)
+        self._folders = paths.LastFolder(root_fd, path_only=True)
 
     def __enter__(self) -> EntryFolders:
         return self
@@ -105,7 +105,7 @@ class EntryFolders:
                 raise
         real = real_target(os.path.join(self._path, *parts), self._roots)
         folder, name = os.path.split(real)
-        fd = paths.open_real_folder(folder, passing=True)
+        fd = paths.open_real_folder(folder, path_only=True)
         try:
             return do(fd, name)
         finally:

@@ -95,10 +95,10 @@ class LocalFiles:
                 above, name = (root, path) if path else os.path.split(root)
                 if above not in folders:
                     using = self._handles.using(
-                        ((above,), 0), lambda: paths.open_real_folder(above, passing=True)
+                        ((above,), 0), lambda: paths.open_real_folder(above, path_only=True)
                     )
                     root_fd = stack.enter_context(using)
-                    folders[above] = paths.LastFolder(root_fd, passing=True)
+                    folders[above] = paths.LastFolder(root_fd, path_only=True)
                     stack.enter_context(folders[above])
                 *parents, last = name.split("/")
                 return paths.open_to_read(folders[above].at(parents), last)

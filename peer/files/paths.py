@@ -22,14 +22,15 @@ _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def open_real_folder(path: str, *, passing: bool = False) -> int:
+def open_real_folder(path: str, *, path_only: bool = False) -> int:
     """Open a folder by an absolute path without a single link in it.
 
-    ``passing``: only to open entries of it, for which it need not be readable (mode 711).
+    ``path_only``: open it as a path (``O_PATH``), only to reach its entries; it need not be
+    readable then (mode 711).
     """
     fd = reach_real_folder(path)
     try:
-        return open_same_folder(fd, passing=passing)
+        return open_same_folder(fd, path_only=path_only)
     finally:
         os.close(fd)
 
@@ -46,26 +47,26 @@ def reach_real_folder(path: str) -> int:
     return fd
 
 
-def open_same_folder(fd: int, *, passing: bool = False) -> int:
+def open_same_folder(fd: int, *, path_only: bool = False) -> int:
     """A new handle for the folder that is open as ``fd``, to list and sync it, or, with
-    ``passing``, only to open entries of it.
+    ``path_only``, only to open entries of it.
     """
     # No link can stand at ".": the flag has no use, and some file systems refuse it.
-    flags = (os.O_PATH if passing else os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+    flags = (os.O_PATH if path_only else os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
     return os.open(".", flags, dir_fd=fd)
 
 
 def open_folder(
-    root_fd: int, parts: Sequence[str], make: bool = False, *, passing: bool = False
+    root_fd: int, parts: Sequence[str], make: bool = False, *, path_only: bool = False
 ) -> int:
     """Open the folder at ``parts`` beneath ``root_fd``; with ``make``, missing ones are made.
 
-    The caller closes the handle, also if ``parts`` is empty. ``passing``: as above.
+    The caller closes the handle, also if ``parts`` is empty. ``path_only``: as above.
     """
-    fd = open_same_folder(root_fd, passing=passing)
+    fd = open_same_folder(root_fd, path_only=path_only)
     try:
         for name in parts:
-            fd = _exchange(fd, _step_into(fd, name, make, passing))
+            fd = _exchange(fd, _step_into(fd, name, make, path_only))
     except BaseException:
         os.close(fd)
         raise
@@ -75,10 +76,10 @@ def open_folder(
 class LastFolder:
     """Opens folders beneath a root and keeps the last one, which neighbours in a tree share."""
 
-    def __init__(self, root_fd: int, make: bool = False, *, passing: bool = False) -> None:
+    def __init__(self, root_fd: int, make: bool = False, *, path_only: bool = False) -> None:
         self._root_fd = root_fd
         self._make = make
-        self._passing = passing
+        self._path_only = path_only
         self._parts: Sequence[str] | None = None
         self._fd = -1
 
@@ -92,7 +93,7 @@ class LastFolder:
         """The folder at ``parts``, for use until the next call; the caller does not close it."""
         if parts != self._parts:
             self._forget()
-            self._fd = open_folder(self._root_fd, parts, self._make, passing=self._passing)
+            self._fd = open_folder(self._root_fd, parts, self._make, path_only=self._path_only)
             self._parts = parts
         return self._fd
 
@@ -110,9 +111,9 @@ def remove_empty_folders(folders: LastFolder, within: Iterable[str]) -> None:
             os.rmdir(name, dir_fd=folders.at(parents))
 
 
-def _step_into(folder_fd: int, name: str, make: bool, passing: bool) -> int:
+def _step_into(folder_fd: int, name: str, make: bool, path_only: bool) -> int:
     try:
-        return _enter(folder_fd, name, passing)
+        return _enter(folder_fd, name, path_only)
     except FileNotFoundError:
         if not make:
             raise
@@ -120,12 +121,12 @@ def _step_into(folder_fd: int, name: str, make: bool, passing: bool) -> int:
         os.mkdir(name, dir_fd=folder_fd)
     except FileExistsError:
         pass  # another thread was faster; opening fails if it is no folder
-    return _enter(folder_fd, name, passing)
+    return _enter(folder_fd, name, path_only)
 
 
-def _enter(folder_fd: int, name: str, passing: bool) -> int:
+def _enter(folder_fd: int, name: str, path_only: bool) -> int:
     try:
-        access = os.O_PATH if passing else os.O_RDONLY
+        access = os.O_PATH if path_only else os.O_RDONLY
         return os.open(name, access | _FOLDER, dir_fd=folder_fd)
     except OSError as error:
         if not is_refusal(error) or error.errno == errno.ENOTDIR:
@@ -133,7 +134,7 @@ def _enter(folder_fd: int, name: str, passing: bool) -> int:
     # With O_PATH the file system itself is not asked to open anything, nor for its flags.
     fd = os.open(name, os.O_PATH | _FOLDER, dir_fd=folder_fd)
     try:
-        return open_same_folder(fd, passing=passing)
+        return open_same_folder(fd, path_only=path_only)
     finally:
         os.close(fd)
 

@@ -220,11 +220,11 @@ class _Finder:
 
     def _match_beneath(self, root: str) -> None:
         try:
-            root_fd = paths.open_real_folder(root, passing=True)
+            root_fd = paths.open_real_folder(root, path_only=True)
         except OSError:
             return
         try:
-            with paths.LastFolder(root_fd, passing=True) as folders:
+            with paths.LastFolder(root_fd, path_only=True) as folders:
                 for number, entry in self._files:
                     self._require_wanted()
                     path = entry.path or self._name

@@ -248,7 +248,7 @@ class _Walk:
             self._problems.add_link(parts, path, error)
             return
         folder, name = os.path.split(real)
-        fd = paths.open_real_folder(folder, passing=True)
+        fd = paths.open_real_folder(folder, path_only=True)
         try:
             status = os.stat(name or ".", dir_fd=fd, follow_symlinks=False)
             above = self._home_above(folder)

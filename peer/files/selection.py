@@ -49,42 +49,42 @@ class _Pattern:
             names.insert(0, "**")
         self.parts = [None if name == "**" else name for name in names]
 
-    def behind(self, place: int) -> int:
-        """``place``, or that behind a ``**`` there. Two never stand beside each other."""
-        return place + 1 if self.parts[place : place + 1] == [None] else place
+    def behind(self, position: int) -> int:
+        """Return ``position``, or that behind a ``**`` there. Two never stand beside each other."""
+        return position + 1 if self.parts[position : position + 1] == [None] else position
 
-    def ends(self, place: int) -> bool:
+    def ends(self, position: int) -> bool:
         """Whether the whole pattern has matched."""
-        return self.behind(place) == len(self.parts)
+        return self.behind(position) == len(self.parts)
 
 
-_Place: TypeAlias = tuple[_Pattern, int]
+_Position: TypeAlias = tuple[_Pattern, int]
 
 
 class _Folder:
-    """The places in the patterns at one folder: those that its names may go on from."""
+    """The positions in the patterns at one folder: those that its names may go on from."""
 
-    def __init__(self, places: Iterable[_Place]) -> None:
-        self.stay: list[_Place] = []
+    def __init__(self, positions: Iterable[_Position]) -> None:
+        self.stay: list[_Position] = []
         """At a ``**``, which takes any name."""
-        self._names: dict[str, list[_Place]] = {}
-        self._globs: list[tuple[str, _Place]] = []
-        for pattern, place in set(places):
-            if pattern.parts[place] is None:
-                self.stay.append((pattern, place))
-            name = pattern.parts[pattern.behind(place)]
+        self._names: dict[str, list[_Position]] = {}
+        self._globs: list[tuple[str, _Position]] = []
+        for pattern, position in set(positions):
+            if pattern.parts[position] is None:
+                self.stay.append((pattern, position))
+            name = pattern.parts[pattern.behind(position)]
             assert name is not None
-            found = pattern, pattern.behind(place) + 1
+            found = pattern, pattern.behind(position) + 1
             if _GLOB.search(name):
                 self._globs.append((name, found))
             else:
                 self._names.setdefault(name, []).append(found)
 
-    def moved(self, name: str, globs: _Globs) -> list[_Place]:
-        """The places after ``name``, beside those that stay."""
+    def moved(self, name: str, globs: _Globs) -> list[_Position]:
+        """The positions after ``name``, beside those that stay."""
         found = [*self._names.get(name, ())]
         if self._globs and globs.any_matches(name):
-            found += [place for glob, place in self._globs if globs.matches[glob](name)]
+            found += [position for glob, position in self._globs if globs.matches[glob](name)]
         return found
 
 
@@ -187,8 +187,8 @@ def _matches(manifest: Manifest, patterns: list[_Pattern]) -> Iterable[int]:
             moved = above.moved(parts[depth], globs)
             is_folder = depth + 1 < len(parts) or entry.kind is EntryKind.FOLDER
             ended = (
-                pattern.ends(place) and (is_folder or not pattern.folders_only)
-                for pattern, place in moved
+                pattern.ends(position) and (is_folder or not pattern.folders_only)
+                for pattern, position in moved
             )
             if any(ended):
                 levels.append(None)

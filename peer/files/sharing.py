@@ -237,7 +237,7 @@ def location_of(
     try:
         parent, name = os.path.split(path)
         root = path if manifest.is_folder else parent
-        root_fd = paths.open_real_folder(root, passing=True)
+        root_fd = paths.open_real_folder(root, path_only=True)
         try:
             if not seen and manifest.is_folder and (table := compiled_folder(manifest.entries)):
                 seen = table.look(root_fd)

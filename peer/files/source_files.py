@@ -189,7 +189,7 @@ class SourceFiles:
         root = os.path.dirname(self._path) if self._is_file else self._path
         with (
             self._handles.using(
-                (self._owner, _ROOT), lambda: paths.open_real_folder(root, passing=True)
+                (self._owner, _ROOT), lambda: paths.open_real_folder(root, path_only=True)
             ) as root_fd,
             EntryFolders(root, root_fd, self._roots) as folders,
         ):

@@ -454,7 +454,7 @@ def test_a_file_that_cannot_be_checked_does_not_count_as_changed(
     content = share(tmp_path / "f", handles)
     expected = {errno.EIO: IOFailed, errno.ENOENT: ContentChanged}.get(number, TooManyOpenFiles)
 
-    def fail(*_: object, passing: bool) -> int:
+    def fail(*_: object, path_only: bool) -> int:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(paths, "open_real_folder", fail)
