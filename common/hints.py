@@ -36,7 +36,7 @@ def hint(
 
 
 def tracker_hint(words: str, command: str, *arguments: str, options: Sequence[str] = ()) -> str:
-    """The same for `mini-torrent-tracker`."""
+    """Return ``words`` and a command line of `mini-torrent-tracker`."""
     return f"{words}: {line(TRACKER_PROGRAM, command, *arguments, options=options)}"
 
 

@@ -148,8 +148,8 @@ _MEANT = {
 
 
 def meant(typed: str, names: Sequence[str]) -> str | None:
-    """The one of ``names`` that ``typed`` stands for, most likely: what other tools call it, a
-    beginning of it alone, or a name that is spelled nearly so."""
+    """Return the name that ``typed`` most likely stands for: by its name in other tools, its
+    beginning, or a similar spelling."""
     word = typed.replace("_", "-").lower()
     for name, others in _MEANT.items():
         if word in others.split() and (name in names or name.startswith("--")):

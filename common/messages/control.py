@@ -727,7 +727,7 @@ class Done(_Result, frozen=True):
 
 
 class DoneAll(_Result, frozen=True):
-    """The same for a command about any number of things, a document for each."""
+    """Results of a command about any number of things, a document for each."""
 
     text: str
     changed: list[dict[str, Value]]

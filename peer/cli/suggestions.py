@@ -112,7 +112,7 @@ def _near_path(console: Console, typed: str) -> str | None:
 
 
 def _nearest(parameter: str, typed: str, names: Iterable[str]) -> dict[str, str] | None:
-    """The one of ``names`` that is spelled nearly as ``typed``; None if one is the same."""
+    """Return the name that is spelled nearly as ``typed``; None if ``names`` has the same."""
     known = {fold_name(name): name for name in names}
     if {fold_name(typed), fold_name(split_version(typed)[0])} & set(known):
         return None

@@ -69,7 +69,7 @@ def plain_lines(table: Table) -> list[str]:
 
 
 def terminal_lines(table: Table, width: int) -> list[str]:
-    """The same with a rule below the titles, and never wider than ``width``.
+    """Return the lines with a rule below the titles, and never wider than ``width``.
 
     First digests are cut, then spare columns are left out, then names are shortened.
     """

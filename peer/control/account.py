@@ -175,8 +175,8 @@ def changed_text(keep_devices: bool, logged_out: int | None) -> str:
 
 
 def find_device(typed: str, known: Sequence[DeviceKey]) -> DeviceKey:
-    """The one of the ``known`` devices whose key begins with ``typed`` in hexadecimal, or is
-    ``typed`` as ``--json`` shows it. Raises `Refused`."""
+    """Return the known device whose key begins with ``typed`` in hexadecimal, or is ``typed`` as
+    ``--json`` shows it. Raises `Refused`."""
     if re.fullmatch(f"[0-9A-Fa-f]{{1,{2 * KEY_BYTES}}}", typed):
         if len(typed) < PREFIX_CHARACTERS_MIN:
             raise Refused(

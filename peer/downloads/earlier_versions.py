@@ -62,7 +62,7 @@ def earlier_versions(
 async def unchanged_version(
     services: DownloadServices, versions: Sequence[Version], path: str, report: Report
 ) -> EarlierVersion | None:
-    """The one of ``versions`` that stands at ``path``, absolute and without links, unchanged.
+    """Return the version that stands at ``path``, absolute and without links, unchanged.
 
     Files whose fingerprints are not the recorded ones are digested.
     """

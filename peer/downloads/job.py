@@ -105,12 +105,12 @@ class DownloadJob:
 
     @property
     def transfer(self) -> Transfer | None:
-        """Its transfer, while it has one."""
+        """Transfer of the download, while it has one."""
         return self.state.transfer if isinstance(self.state, Fetching | Finishing) else None
 
     @property
     def part(self) -> PartialContent | None:
-        """Its part, while that is open."""
+        """Part of the download, while it is open."""
         if isinstance(self.state, Opening | Copying):
             return self.state.part
         return None if self.transfer is None else self.transfer.part
@@ -145,7 +145,7 @@ class DownloadJob:
 
     @property
     def rank(self) -> tuple[int, int, str]:
-        """Its order in the queue."""
+        """Position in the queue."""
         return self.later, self.record.started_ms, self.key
 
     @property
@@ -153,17 +153,17 @@ class DownloadJob:
         return self.record.state == DownloadState.COMPLETE
 
     def set_active(self, *, by_user: bool = False) -> None:
-        """It fetches, or waits for its turn; ``by_user`` ends a pause of its user."""
+        """Let it fetch, or wait for its turn; ``by_user`` ends a pause of its user."""
         paused_by_user = self.record.by_user and not by_user
         self._replace(state=DownloadState.ACTIVE, reason=None, by_user=paused_by_user)
 
     def set_paused(self, reason: str, *, by_user: bool = False) -> None:
-        """It rests for ``reason``; after a pause ``by_user`` only its user resumes it."""
+        """Pause it for ``reason``; after a pause ``by_user`` only its user resumes it."""
         by_user = by_user or self.record.by_user
         self._replace(state=DownloadState.PAUSED, reason=reason, by_user=by_user)
 
     def set_failed(self, reason: str) -> None:
-        """It ended with an error."""
+        """Record that it ended with an error."""
         self._replace(state=DownloadState.FAILED, reason=reason)
 
     def set_verified(

@@ -19,7 +19,8 @@ _NONE = memoryview(b"")
 
 
 class _Message(msgspec.Struct, frozen=True, eq=False):
-    """Its data begins with piece ``first``. ``stored``: it was stored as it came, without data."""
+    """Received message. Its data begins with piece ``first``. ``stored``: it was stored as it
+    came, without data."""
 
     first: int
     data: memoryview

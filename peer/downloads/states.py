@@ -19,40 +19,40 @@ class AtRest:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Its journal is read, to show how much is held; it starts afterwards."""
+    """State before the start: the journal is read, to show how much is held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Its part is opened and verified. A new download brings its ``part`` along."""
+    """State in which the part is opened and verified. A new download brings its ``part`` along."""
 
     part: PartialContent | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """Pieces are copied from this device, or it is found out which ones it may have."""
+    """State in which pieces are copied from this device, or searched for on it."""
 
     part: PartialContent
 
 
 @dataclass(frozen=True, slots=True)
 class Fetching:
-    """It fetches and serves; while it is paused, it serves alone."""
+    """State in which it fetches and serves; while it is paused, it only serves."""
 
     transfer: Transfer
 
 
 @dataclass(frozen=True, slots=True)
 class Finishing:
-    """Every piece is held: the whole is verified, renamed and shared. It serves meanwhile."""
+    """State with every piece held: the whole is verified, renamed and shared. It also serves."""
 
     transfer: Transfer
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """Its part is closed or removed, and its end recorded."""
+    """State in which the part is closed or removed, and the end recorded."""
 
 
 AT_REST = AtRest()

@@ -43,7 +43,7 @@ def wrong_pieces(
     read_into: ReadInto,
     cancelled: Callable[[], bool] = never_cancelled,
 ) -> tuple[int, ...]:
-    """Those of ``pieces`` that differ from their digests."""
+    """Return the pieces that differ from their digests."""
     bad: list[int] = []
 
     def in_order(index: int, _: memoryview, digest: bytes | None) -> None:

@@ -135,7 +135,7 @@ class Selection:
         return [index for index, is_wanted in enumerate(wanted) if is_wanted]
 
     def shared_pieces(self) -> list[int]:
-        """Its pieces that hold bytes of other files too, ascending."""
+        """Pieces of it that hold bytes of other files too, ascending."""
         length = self._manifest.piece_length
         others: set[int] = set()
         for number, start, size in self._spans():

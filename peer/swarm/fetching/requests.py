@@ -206,7 +206,7 @@ class RequestScheduler:
                     return
 
     def resume_throttled(self, now: float) -> None:
-        """The same, once the rate limit allows the next request again."""
+        """Resume waiting sources once the rate limit allows the next request."""
         if self.throttled_until is not None and now >= self.throttled_until:
             self.throttled_until = None
             self.resume_waiting(now)

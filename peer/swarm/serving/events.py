@@ -38,9 +38,9 @@ class DeclineReason(Enum):
 
 
 class ContentAdded(Value, frozen=True):
-    """This peer offers a content of `size` bytes in pieces of `piece_length`.
+    """New content at this peer of `size` bytes in pieces of `piece_length`.
 
-    `have` are the pieces that it holds; it is copied. None means every piece.
+    `have` are the pieces that this peer holds; it is copied. None means every piece.
     """
 
     content: ContentId

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @change(21)
 class InvitationMade(Change):
-    """It serves ``uses`` users until ``expires_ms``."""
+    """New invitation for ``uses`` users until ``expires_ms``."""
 
     group: GroupId
     key: bytes
