@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # What a private umask makes is shared after a question only: tests that mean that set the mode.
 os.umask(0o022)
+
+# No test asserts a time: on a busy machine any example may take long.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 
 # PYTHONUNBUFFERED: a caller's own setting must not change which write it is that fails.
 # PYTHONDONTWRITEBYTECODE: each of the many processes would compile all modules again.

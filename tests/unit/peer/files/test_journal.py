@@ -20,7 +20,7 @@ pieces_lists = st.lists(st.integers(0, 99), max_size=20)
 function_scoped = [HealthCheck.function_scoped_fixture]
 
 
-@settings(suppress_health_check=function_scoped, max_examples=40, deadline=None)
+@settings(suppress_health_check=function_scoped, max_examples=40)
 @given(batches=st.lists(pieces_lists, max_size=4), cut=st.integers(0, 60))
 def test_a_journal_cut_anywhere_gives_a_prefix(
     batches: list[list[int]], cut: int, tmp_path: Path
@@ -46,7 +46,7 @@ def test_a_journal_cut_anywhere_gives_a_prefix(
     journal.remove()
 
 
-@settings(suppress_health_check=function_scoped, max_examples=40, deadline=None)
+@settings(suppress_health_check=function_scoped, max_examples=40)
 @given(pieces=st.lists(st.integers(0, 99), min_size=1, max_size=9), data=st.data())
 def test_a_journal_with_a_flipped_bit_is_not_trusted(
     pieces: list[int], data: st.DataObject, tmp_path: Path
@@ -64,7 +64,7 @@ def test_a_journal_with_a_flipped_bit_is_not_trusted(
     journal.close()
 
 
-@settings(suppress_health_check=function_scoped, max_examples=40, deadline=None)
+@settings(suppress_health_check=function_scoped, max_examples=40)
 @given(noise=st.binary(max_size=300))
 def test_a_journal_of_noise_is_not_trusted(noise: bytes, tmp_path: Path) -> None:
     path = tmp_path / "journal"

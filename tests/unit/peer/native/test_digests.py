@@ -25,7 +25,7 @@ ODD = (-1025, -1024, -1, 0, 1, 1023, 1024)
 
 
 @needs_library
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     pieces=st.integers(1, 20),
     odd=st.sampled_from(ODD),

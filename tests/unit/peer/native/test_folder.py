@@ -72,7 +72,7 @@ def test_a_range_is_written_file_by_file_and_read_back(tmp_path: Path, top: int)
     assert seen[-1][-1] == status.st_mode
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=12),
     cuts=st.lists(st.integers(0, 500), max_size=6),

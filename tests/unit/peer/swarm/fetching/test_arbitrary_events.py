@@ -385,12 +385,12 @@ class Serves(RuleBasedStateMachine):
 
 
 TestFetching = Fetching.TestCase
-TestFetching.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFetching.settings = settings(max_examples=60, stateful_step_count=60)
 TestFetchingAlike = FetchingAlike.TestCase
-TestFetchingAlike.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFetchingAlike.settings = settings(max_examples=60, stateful_step_count=60)
 TestFetchingLooks = FetchingLooks.TestCase
-TestFetchingLooks.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFetchingLooks.settings = settings(max_examples=60, stateful_step_count=60)
 TestFetchingSelects = FetchingSelects.TestCase
-TestFetchingSelects.settings = settings(max_examples=25, stateful_step_count=60, deadline=None)
+TestFetchingSelects.settings = settings(max_examples=25, stateful_step_count=60)
 TestServes = Serves.TestCase
-TestServes.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestServes.settings = settings(max_examples=60, stateful_step_count=60)
