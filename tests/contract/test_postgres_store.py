@@ -287,7 +287,7 @@ def test_no_password_is_told() -> None:
     ("url", "seen"),
     [
         ("postgresql://eve:a%40b@db-1.example:5432/x", "postgresql://db-1.example:5432/x"),
-        ("postgresql://[2001:db8::1]:5432/x", "postgresql://2001:db8::1:5432/x"),
+        ("postgresql://[2001:db8::1]:5432/x", "postgresql://[2001:db8::1]:5432/x"),
         ("postgresql://a:1,b:2/x", "postgresql://a:1,b:2/x"),
         ("postgresql:///x?host=/run/postgresql&user=eve", "postgresql:///x?host=/run/postgresql"),
         ("postgresql://", "postgresql://localhost/"),

@@ -163,7 +163,7 @@ def test_a_login_over_another_one_is_refused_or_replaces_it(swarm: Swarm) -> Non
     group = dave.group_with()
     dave.share(swarm.file(10), group)
     # No question can be asked here: a running peer is not ended without a word.
-    assert "1 shares" in dave.refused("login", erin, "another password")
+    assert "1 share and" in dave.refused("login", erin, "another password")
     assert dave.status()["user"] == dave.name
     dave.ok("login", erin, "another password", "--yes")
     assert dave.status()["user"] == erin

@@ -38,6 +38,7 @@ def test_a_shared_file_is_listed_for_the_members(
         "name": path.name,
         "size_bytes": 3 * PIECE + 1,
         "files": 1,
+        "folder": False,
         "pieces": 4,
         "piece_bytes": PIECE,
         "algorithm": "blake3",
